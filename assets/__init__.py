@@ -1,0 +1,1 @@
+"""What Quire makes: one module per Dagster asset."""

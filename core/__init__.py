@@ -1,0 +1,1 @@
+"""What Quire knows: pure functions and frozen dataclasses, no framework, database or disk."""

@@ -1,0 +1,23 @@
+"""What can be wrong with an input, told apart from what can be wrong with Quire."""
+
+
+class InputError(Exception):
+    """The file is at fault: encrypted, truncated, not what it claims to be, beyond a stated limit.
+
+    The message is one sentence that a user reads in the result, so it says what is wrong and, where
+    there is something to do, what to do. The asset stores it with the document and carries on.
+    """
+
+
+class BudgetError(Exception):
+    """One item does not fit the memory budget of its op, however small the batch.
+
+    Attributes:
+        budget_mb: The budget that was granted.
+        needed_mb: The budget that would do, as far as it can be told.
+    """
+
+    def __init__(self, message: str, *, budget_mb: float, needed_mb: float) -> None:
+        super().__init__(message)
+        self.budget_mb = budget_mb
+        self.needed_mb = needed_mb

@@ -1,0 +1,1 @@
+"""What Quire touches: everything that is opened and closed."""

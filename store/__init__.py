@@ -1,0 +1,1 @@
+"""What Quire remembers: one module per table, the only home of SQL."""
