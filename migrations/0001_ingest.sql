@@ -48,3 +48,29 @@ CREATE TABLE work (
 CREATE INDEX ON work (asset, batch_key);
 COMMENT ON COLUMN work.budget_mb IS
     'Set where the unit failed for want of memory: it is tried again under a larger budget.';
+
+-- Whether a unit needs no further work: it is in the ledger under this spec, and it did not fail
+-- for want of memory under a smaller budget than the one granted now.
+CREATE FUNCTION is_done(which_asset text, which_unit text, which_spec text, granted_mb integer)
+RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT EXISTS (
+        SELECT FROM work
+        WHERE asset = which_asset AND unit = which_unit AND spec = which_spec
+          AND NOT (status = 'failed' AND budget_mb IS NOT NULL AND budget_mb < granted_mb)
+    )
+$$;
+
+CREATE FUNCTION page_unit(which_document text, which_page integer)
+RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT which_document || ':' || which_page
+$$;
+
+-- One row per asset and partition, written when the last unit of the partition is done.
+CREATE TABLE finished (
+    asset text NOT NULL,
+    batch_key text NOT NULL REFERENCES page_batches ON DELETE CASCADE,
+    spec text NOT NULL,
+    run_id text NOT NULL,
+    done_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (asset, batch_key)
+);

@@ -44,8 +44,14 @@ CREATE TABLE panel_features (
     spec text NOT NULL,
     keypoints integer NOT NULL,
     features bytea NOT NULL,
+    index_features bytea NOT NULL,
     PRIMARY KEY (panel_id, spec)
 );
+-- Packed descriptors do not compress: store them out of line as they are.
+ALTER TABLE panel_features ALTER features SET STORAGE EXTERNAL;
+ALTER TABLE panel_features ALTER index_features SET STORAGE EXTERNAL;
+COMMENT ON COLUMN panel_features.index_features IS
+    'The strongest few, which the search over everything stored streams through memory.';
 
 CREATE TABLE tiles (
     panel_id text NOT NULL REFERENCES panels ON DELETE CASCADE,

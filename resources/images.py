@@ -1,0 +1,101 @@
+"""The image store: pixels and files, under keys, in a folder or an object store."""
+
+import contextlib
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import cv2
+import dagster as dg
+import numpy as np
+from upath import UPath
+
+from core.geometry import Image
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
+
+
+class ImageStore(dg.ConfigurableResource):
+    """Bytes by key below one URL: ``file:///var/lib/quire/store``, ``s3://bucket/prefix``.
+
+    Keys are lower-case, made by Quire from hashes, and never from a file's name. A write appears
+    whole or not at all.
+    """
+
+    url: str
+
+    def _path(self, key: str) -> UPath:
+        if not _KEY.fullmatch(key) or ".." in key:
+            raise ValueError(f"not a key of the image store: {key!r}")
+        return UPath(self.url) / key
+
+    def _local(self, key: str) -> Path | None:
+        path = self._path(key)
+        return Path(path.path) if path.protocol in ("", "file", "local") else None
+
+    def exists(self, key: str) -> bool:
+        """Whether something is stored under the key."""
+        return self._path(key).exists()
+
+    def read_bytes(self, key: str) -> bytes:
+        """What is stored under the key; FileNotFoundError where there is nothing."""
+        return self._path(key).read_bytes()
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Store bytes under the key, replacing what was there."""
+        with self.writing(key) as file:
+            file.write(data)
+
+    @contextlib.contextmanager
+    def writing(self, key: str) -> Iterator[BinaryIO]:
+        """A file to write to; it takes the key's place when the block ends without an error."""
+        local = self._local(key)
+        if local is None:
+            with (
+                tempfile.TemporaryFile() as buffer,
+                contextlib.ExitStack() as stack,
+            ):
+                yield cast(BinaryIO, buffer)
+                buffer.seek(0)
+                target = stack.enter_context(self._path(key).open("wb"))
+                shutil.copyfileobj(buffer, target)
+            return
+        local.parent.mkdir(parents=True, exist_ok=True)
+        partial = local.with_name(f".{local.name}.{uuid.uuid4().hex}.part")
+        try:
+            with partial.open("wb") as file:
+                yield file
+            partial.replace(local)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        """The stored file as a local path, copied to a temporary one where the store is remote."""
+        local = self._local(key)
+        if local is not None:
+            yield local
+            return
+        with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as copy:
+            with self._path(key).open("rb") as source:
+                shutil.copyfileobj(source, copy)
+            copy.flush()
+            yield Path(copy.name)
+
+    def write_image(self, key: str, image: Image) -> None:
+        """Store an RGB image as PNG: nothing of its pixels is lost."""
+        fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        _, encoded = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), fast)
+        self.write_bytes(key, encoded.tobytes())
+
+    def read_image(self, key: str) -> Image:
+        """An RGB image, shape (height, width, 3)."""
+        encoded = np.frombuffer(self.read_bytes(key), np.uint8)
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise ValueError(f"the stored image {key} cannot be decoded")
+        return cast(Image, image)

@@ -1,0 +1,171 @@
+"""The memory contract: a declared budget per op, planned for, watched, and walled.
+
+The peak is that of the whole process tree. For this process it comes from the kernel's own
+high-water mark, for children from their proportional set size (PSS), sampled. On systems without
+``/proc`` the resident size is sampled instead and there is no wall; the metadata says so.
+"""
+
+import contextlib
+import math
+import resource
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+
+MB = 1024 * 1024
+_SAMPLE_S = 0.1
+_HAS_PROC = Path("/proc/self/smaps_rollup").exists()
+
+
+def memory_budget(mb: int) -> dict[str, Any]:
+    """Tags that declare an op's budget, for enforcement here and for a pod's limit.
+
+    The pod's limit is a little above, so that the op's own wall is met first and the run says
+    "out of memory" instead of ending on signal 9.
+    """
+    limit = f"{math.ceil(mb * 1.2)}Mi"
+    return {
+        "quire/memory_mb": str(mb),
+        "dagster-k8s/config": {
+            "container_config": {
+                "resources": {"requests": {"memory": f"{mb}Mi"}, "limits": {"memory": limit}}
+            }
+        },
+    }
+
+
+def declared_budget_mb(context: dg.AssetExecutionContext) -> int:
+    """The budget that the op of this context declares."""
+    return int(context.op_def.tags["quire/memory_mb"])
+
+
+def _status_kb(pid: int | str, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    return 0
+
+
+def _pss_mb(pid: int | str) -> float:
+    """Proportional set size: shared pages count by share, so that a tree can be summed."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0.0  # the child ended between listing and reading
+    return 0.0
+
+
+def tree_mb(process: psutil.Process | None = None) -> float:
+    """Memory that a process and its descendants hold now (PSS; resident size without /proc)."""
+    root = process or psutil.Process()
+    total = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += _pss_mb(one.pid) if _HAS_PROC else one.memory_info().rss / MB
+    return total
+
+
+@dataclass
+class Watch:
+    """What a watched op has held so far.
+
+    Attributes:
+        budget_mb: What it may hold.
+        base_mb: What the tree held when the watch began.
+        predicted_mb: The plan's prediction; raised by the op as it plans.
+        peak_mb: The most that the tree has held.
+        walled: Whether an allocation beyond the budget fails inside the op.
+    """
+
+    budget_mb: int
+    base_mb: float
+    predicted_mb: float = 0.0
+    peak_mb: float = 0.0
+    walled: bool = False
+    _sampled_mb: float = field(default=0.0, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether the tree held more than its budget."""
+        return self.peak_mb > self.budget_mb
+
+
+class MemoryContract(dg.ConfigurableResource):
+    """Grants each op its budget and holds it to that.
+
+    Attributes:
+        limit_mb: Upper bound for every budget; 0 leaves the declared ones as they are.
+    """
+
+    limit_mb: int = 0
+
+    def granted_mb(self, context: dg.AssetExecutionContext) -> int:
+        """The budget of this op: what it declares, or less where a limit is set."""
+        declared = declared_budget_mb(context)
+        return min(declared, self.limit_mb) if self.limit_mb > 0 else declared
+
+    @contextlib.contextmanager
+    def watch(self, budget_mb: int) -> Iterator[Watch]:
+        """Arm the wall, watch the tree's peak, and put the wall back as it was.
+
+        The wall bounds private writable memory (``RLIMIT_DATA``): what the process has mapped now,
+        plus what is left of the budget. Beyond it numpy and torch raise MemoryError, which the op
+        answers with a smaller batch.
+        """
+        process = psutil.Process()
+        base_mb = tree_mb(process)
+        watch = Watch(budget_mb, base_mb, predicted_mb=base_mb, peak_mb=base_mb)
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        resident_mb = 0.0
+        if _HAS_PROC:
+            with contextlib.suppress(PermissionError, OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+            resident_mb = _status_kb("self", "VmHWM") / 1024
+            mapped = _status_kb("self", "VmData") * 1024
+            wall = mapped + max(0, int((budget_mb - base_mb) * MB))
+            if before[1] == resource.RLIM_INFINITY or wall <= before[1]:
+                resource.setrlimit(resource.RLIMIT_DATA, (wall, before[1]))
+                watch.walled = True
+        stop = threading.Event()
+
+        def sample() -> None:
+            while not stop.wait(_SAMPLE_S):
+                watch._sampled_mb = max(watch._sampled_mb, tree_mb(process))
+                watch.peak_mb = max(watch.peak_mb, watch._sampled_mb)
+
+        sampler = threading.Thread(target=sample, name="memory-watch", daemon=True)
+        sampler.start()
+        try:
+            yield watch
+        finally:
+            stop.set()
+            sampler.join()
+            resource.setrlimit(resource.RLIMIT_DATA, before)
+            watch.peak_mb = max(watch.peak_mb, tree_mb(process))
+            if _HAS_PROC:
+                grown = _status_kb("self", "VmHWM") / 1024 - resident_mb
+                watch.peak_mb = max(watch.peak_mb, base_mb + grown)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed, in the words of numpy, OpenCV or torch."""
+    if isinstance(error, MemoryError):
+        return True
+    words = str(error).lower()
+    return any(
+        sign in words
+        for sign in (
+            "can't allocate memory",
+            "insufficient memory",
+            "failed to allocate",
+            "bad_alloc",
+        )
+    )

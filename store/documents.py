@@ -1,0 +1,109 @@
+"""Documents: the files as received, told apart by content."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from core.work import Job
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file, as it is known to the store."""
+
+    document_id: str
+    name: str
+    size_bytes: int
+    page_count: int
+    title: str
+    status: str
+    reason: str
+    file_key: str
+
+
+@dataclass(frozen=True)
+class PendingDocument:
+    """A document whose file is still to be checked by the ``documents`` asset."""
+
+    document: Document
+    unit: str
+    batch_key: str
+
+
+def add(db: Connection, document: Document) -> bool:
+    """Remember a document; returns whether it was new. The first name it came under stays."""
+    return (
+        db.execute(
+            """
+            INSERT INTO documents
+                (document_id, name, size_bytes, page_count, title, status, reason, file_key)
+            VALUES
+                (%(document_id)s, %(name)s, %(size_bytes)s, %(page_count)s, %(title)s, %(status)s,
+                 %(reason)s, %(file_key)s)
+            ON CONFLICT (document_id) DO NOTHING
+            """,
+            vars(document),
+        ).rowcount
+        == 1
+    )
+
+
+def set_status(db: Connection, document_id: str, status: str, reason: str) -> None:
+    """Record what checking the stored file found."""
+    db.execute(
+        """
+        UPDATE documents SET status = %(status)s, reason = %(reason)s
+        WHERE document_id = %(document_id)s
+        """,
+        {"document_id": document_id, "status": status, "reason": reason},
+    )
+
+
+def get(db: Connection, document_ids: Sequence[str]) -> list[Document]:
+    """The documents with these ids, in order of arrival."""
+    with db.cursor(row_factory=class_row(Document)) as cursor:
+        return cursor.execute(
+            """
+            SELECT document_id, name, size_bytes, page_count, title, status, reason, file_key
+            FROM documents WHERE document_id = ANY(%(ids)s)
+            ORDER BY received_at, document_id
+            """,
+            {"ids": list(document_ids)},
+        ).fetchall()
+
+
+def everything(db: Connection) -> list[Document]:
+    """All documents, in order of arrival."""
+    with db.cursor(row_factory=class_row(Document)) as cursor:
+        return cursor.execute(
+            """
+            SELECT document_id, name, size_bytes, page_count, title, status, reason, file_key
+            FROM documents ORDER BY received_at, document_id
+            """
+        ).fetchall()
+
+
+def pending(db: Connection, job: Job, limit: int) -> list[PendingDocument]:
+    """Documents that begin in the job's partitions and are not yet checked under its spec."""
+    with db.cursor() as cursor:
+        rows = cursor.execute(
+            """
+            SELECT d.document_id, d.name, d.size_bytes, d.page_count, d.title, d.status, d.reason,
+                   d.file_key, r.batch_key
+            FROM page_batch_ranges AS r JOIN documents AS d USING (document_id)
+            WHERE r.batch_key = ANY(%(keys)s) AND r.first_page = 1
+              AND NOT is_done(%(asset)s, d.document_id, %(spec)s, %(budget_mb)s)
+            ORDER BY d.received_at, d.document_id
+            LIMIT %(limit)s
+            """,
+            {
+                "keys": list(job.batch_keys),
+                "asset": job.asset,
+                "spec": job.spec,
+                "budget_mb": job.budget_mb,
+                "limit": limit,
+            },
+        ).fetchall()
+    return [PendingDocument(Document(*row[:8]), unit=row[0], batch_key=row[8]) for row in rows]

@@ -1,0 +1,159 @@
+"""Panels: one row per picture found on a page, with where it came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from core.geometry import Box
+from core.work import Job
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel as stored; boxes as lists, the way the database returns them."""
+
+    panel_id: str
+    document_id: str
+    page: int
+    batch_key: str
+    spec: str
+    box_pt: list[float]
+    width_px: int
+    height_px: int
+    dpi: float
+    method: str
+    xref: int
+    alternative_of: str | None
+    ignore_boxes_px: list[list[float]]
+    modality: str
+    modality_confidence: float
+    drawing: bool
+    image_key: str
+
+    @property
+    def unit(self) -> str:
+        """A panel is its own unit of work."""
+        return self.panel_id
+
+    @property
+    def ignore_boxes(self) -> tuple[Box, ...]:
+        """Letters, scale bars and arrows, in panel pixels."""
+        return tuple((b[0], b[1], b[2], b[3]) for b in self.ignore_boxes_px)
+
+
+def replace(db: Connection, document_id: str, page: int, panels: Sequence[Panel]) -> None:
+    """Store the panels of one page in place of what was there; unchanged ones keep their row."""
+    db.execute(
+        """
+        DELETE FROM panels
+        WHERE document_id = %(document_id)s AND page = %(page)s AND panel_id <> ALL(%(ids)s)
+        """,
+        {
+            "document_id": document_id,
+            "page": page,
+            "ids": [panel.panel_id for panel in panels],
+        },
+    )
+    with db.cursor() as cursor:
+        cursor.executemany(
+            """
+            INSERT INTO panels
+                (panel_id, document_id, page, batch_key, spec, box_pt, width_px, height_px, dpi,
+                 method, xref, alternative_of, ignore_boxes_px, modality, modality_confidence,
+                 drawing, image_key)
+            VALUES
+                (%(panel_id)s, %(document_id)s, %(page)s, %(batch_key)s, %(spec)s, %(box_pt)s,
+                 %(width_px)s, %(height_px)s, %(dpi)s, %(method)s, %(xref)s, %(alternative_of)s,
+                 %(ignore_boxes_px)s, %(modality)s, %(modality_confidence)s, %(drawing)s,
+                 %(image_key)s)
+            ON CONFLICT (panel_id) DO NOTHING
+            """,
+            [{**vars(panel), "ignore_boxes_px": Jsonb(panel.ignore_boxes_px)} for panel in panels],
+        )
+
+
+def pending(db: Connection, job: Job, limit: int) -> list[Panel]:
+    """Panels of the job's partitions, drawings apart, that it has still to work on."""
+    with db.cursor(row_factory=class_row(Panel)) as cursor:
+        return cursor.execute(
+            """
+            SELECT panel_id, document_id, page, batch_key, spec, box_pt, width_px, height_px, dpi,
+                   method, xref, alternative_of, ignore_boxes_px, modality, modality_confidence,
+                   drawing, image_key
+            FROM panels AS p
+            WHERE batch_key = ANY(%(keys)s) AND NOT drawing
+              AND NOT is_done(%(asset)s, panel_id, %(spec)s, %(budget_mb)s)
+            ORDER BY document_id, page, panel_id
+            LIMIT %(limit)s
+            """,
+            {
+                "keys": list(job.batch_keys),
+                "asset": job.asset,
+                "spec": job.spec,
+                "budget_mb": job.budget_mb,
+                "limit": limit,
+            },
+        ).fetchall()
+
+
+def get(db: Connection, panel_ids: Sequence[str]) -> dict[str, Panel]:
+    """Panels by id."""
+    with db.cursor(row_factory=class_row(Panel)) as cursor:
+        rows = cursor.execute(
+            """
+            SELECT panel_id, document_id, page, batch_key, spec, box_pt, width_px, height_px, dpi,
+                   method, xref, alternative_of, ignore_boxes_px, modality, modality_confidence,
+                   drawing, image_key
+            FROM panels WHERE panel_id = ANY(%(ids)s)
+            """,
+            {"ids": list(panel_ids)},
+        ).fetchall()
+    return {row.panel_id: row for row in rows}
+
+
+def of_documents(db: Connection, document_ids: Sequence[str]) -> list[Panel]:
+    """All panels of some documents, in reading order."""
+    with db.cursor(row_factory=class_row(Panel)) as cursor:
+        return cursor.execute(
+            """
+            SELECT panel_id, document_id, page, batch_key, spec, box_pt, width_px, height_px, dpi,
+                   method, xref, alternative_of, ignore_boxes_px, modality, modality_confidence,
+                   drawing, image_key
+            FROM panels WHERE document_id = ANY(%(ids)s)
+            ORDER BY document_id, page, box_pt[2], box_pt[1], panel_id
+            """,
+            {"ids": list(document_ids)},
+        ).fetchall()
+
+
+def samples(db: Connection, batch_keys: Sequence[str], limit: int) -> list[str]:
+    """Image keys of a few primary panels of these partitions, for thumbnails."""
+    rows = db.execute(
+        """
+        SELECT image_key FROM panels
+        WHERE batch_key = ANY(%(keys)s) AND alternative_of IS NULL AND NOT drawing
+        ORDER BY document_id, page, box_pt[2], box_pt[1] LIMIT %(limit)s
+        """,
+        {"keys": list(batch_keys), "limit": limit},
+    ).fetchall()
+    return [key for (key,) in rows]
+
+
+def counts(db: Connection, document_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Primary panels by modality, per document."""
+    rows: list[tuple[str, str, Any]] = db.execute(
+        """
+        SELECT document_id, modality, count(*) FROM panels
+        WHERE document_id = ANY(%(ids)s) AND alternative_of IS NULL
+        GROUP BY document_id, modality ORDER BY document_id, modality
+        """,
+        {"ids": list(document_ids)},
+    ).fetchall()
+    found: dict[str, dict[str, int]] = {}
+    for document_id, modality, count in rows:
+        found.setdefault(document_id, {})[modality] = count
+    return found

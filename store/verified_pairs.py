@@ -1,0 +1,84 @@
+"""Verified pairs: candidates that geometry confirmed, and what it measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+
+@dataclass(frozen=True)
+class VerifiedPair:
+    """One confirmed pair; ``match`` holds transform, regions and evidence in panel pixels."""
+
+    pair_id: str
+    panel_a: str
+    panel_b: str
+    spec: str
+    batch_key: str
+    relation: str
+    probability: float
+    tier: str
+    match: dict[str, Any]
+
+
+def add(db: Connection, pairs: Sequence[VerifiedPair]) -> None:
+    """Store pairs; the id is made of panels, spec and region, so twice is once."""
+    with db.cursor() as cursor:
+        cursor.executemany(
+            """
+            INSERT INTO verified_pairs
+                (pair_id, panel_a, panel_b, spec, batch_key, relation, probability, tier, match)
+            VALUES
+                (%(pair_id)s, %(panel_a)s, %(panel_b)s, %(spec)s, %(batch_key)s, %(relation)s,
+                 %(probability)s, %(tier)s, %(match)s)
+            ON CONFLICT (pair_id) DO NOTHING
+            """,
+            [{**vars(pair), "match": Jsonb(pair.match)} for pair in pairs],
+        )
+
+
+def forget(db: Connection, batch_keys: Sequence[str], spec: str | None = None) -> int:
+    """Drop the pairs of these partitions: all of them, or all but those of one spec."""
+    return db.execute(
+        """
+        DELETE FROM verified_pairs
+        WHERE batch_key = ANY(%(keys)s) AND (%(spec)s::text IS NULL OR spec <> %(spec)s)
+        """,
+        {"keys": list(batch_keys), "spec": spec},
+    ).rowcount
+
+
+def of_documents(db: Connection, document_ids: Sequence[str], spec: str) -> list[VerifiedPair]:
+    """Pairs with a side in any of these documents, the most probable first."""
+    with db.cursor(row_factory=class_row(VerifiedPair)) as cursor:
+        return cursor.execute(
+            """
+            SELECT DISTINCT v.pair_id, v.panel_a, v.panel_b, v.spec, v.batch_key, v.relation,
+                   v.probability, v.tier, v.match
+            FROM verified_pairs AS v
+            JOIN panels AS p ON p.panel_id IN (v.panel_a, v.panel_b)
+            WHERE p.document_id = ANY(%(ids)s) AND v.spec = %(spec)s
+            ORDER BY v.probability DESC, v.pair_id
+            """,
+            {"ids": list(document_ids), "spec": spec},
+        ).fetchall()
+
+
+def documents_touched(db: Connection, batch_keys: Sequence[str], spec: str) -> list[str]:
+    """Documents of these partitions, and documents with which they share a pair."""
+    rows = db.execute(
+        """
+        SELECT document_id FROM page_batch_ranges WHERE batch_key = ANY(%(keys)s)
+        UNION
+        SELECT p.document_id
+        FROM verified_pairs AS v
+        JOIN panels AS p ON p.panel_id IN (v.panel_a, v.panel_b)
+        WHERE v.batch_key = ANY(%(keys)s) AND v.spec = %(spec)s
+        ORDER BY 1
+        """,
+        {"keys": list(batch_keys), "spec": spec},
+    ).fetchall()
+    return [document_id for (document_id,) in rows]

@@ -1,0 +1,140 @@
+"""The work ledger: which units are done, under which spec, and how they ended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from core.work import Job, Outcome
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """What the ledger holds of one asset in one partition, whichever run did it."""
+
+    batch_key: str
+    units: int
+    made: int
+    new_units: int
+    degraded: int
+    failed: int
+    reasons: list[str]
+    other_run: str | None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A unit that did not end well, for the eyes of a user."""
+
+    asset: str
+    unit: str
+    status: str
+    reason: str
+
+
+def record(db: Connection, job: Job, outcomes: Sequence[Outcome]) -> None:
+    """Write outcomes into the ledger; call it in the transaction that writes what was made."""
+    with db.cursor() as cursor:
+        cursor.executemany(
+            """
+            INSERT INTO work
+                (asset, unit, spec, batch_key, status, reason, made, budget_mb, run_id)
+            VALUES
+                (%(asset)s, %(unit)s, %(spec)s, %(batch_key)s, %(status)s, %(reason)s, %(made)s,
+                 %(budget_mb)s, %(run_id)s)
+            ON CONFLICT (asset, unit, spec) DO UPDATE SET
+                batch_key = excluded.batch_key, status = excluded.status,
+                reason = excluded.reason, made = excluded.made, budget_mb = excluded.budget_mb,
+                run_id = excluded.run_id, done_at = now()
+            """,
+            [
+                {
+                    "asset": job.asset,
+                    "spec": job.spec,
+                    "run_id": job.run_id,
+                    "unit": outcome.unit,
+                    "batch_key": outcome.batch_key,
+                    "status": outcome.status.value,
+                    "reason": outcome.reason,
+                    "made": outcome.made,
+                    "budget_mb": outcome.budget_mb,
+                }
+                for outcome in outcomes
+            ],
+        )
+
+
+def forget(db: Connection, job: Job) -> int:
+    """Drop the ledger rows of a job's partitions, under every spec, so that they are done anew."""
+    return db.execute(
+        "DELETE FROM work WHERE asset = %(asset)s AND batch_key = ANY(%(keys)s)",
+        {"asset": job.asset, "keys": list(job.batch_keys)},
+    ).rowcount
+
+
+def forget_earlier_specs(db: Connection, job: Job) -> int:
+    """Drop ledger rows of other specs in a job's partitions, once the job is complete."""
+    return db.execute(
+        """
+        DELETE FROM work
+        WHERE asset = %(asset)s AND batch_key = ANY(%(keys)s) AND spec <> %(spec)s
+        """,
+        {"asset": job.asset, "keys": list(job.batch_keys), "spec": job.spec},
+    ).rowcount
+
+
+def summary(db: Connection, job: Job) -> list[BatchSummary]:
+    """One row per partition of the job, in the job's order, with at most ten reasons each."""
+    with db.cursor(row_factory=class_row(BatchSummary)) as cursor:
+        return cursor.execute(
+            """
+            SELECT key AS batch_key,
+                   count(unit)::int AS units,
+                   coalesce(sum(made), 0)::int AS made,
+                   (count(*) FILTER (WHERE run_id = %(run_id)s))::int AS new_units,
+                   (count(*) FILTER (WHERE status = 'degraded'))::int AS degraded,
+                   (count(*) FILTER (WHERE status = 'failed'))::int AS failed,
+                   coalesce((array_agg(DISTINCT reason) FILTER (WHERE reason <> ''))[1:10], '{}')
+                       AS reasons,
+                   max(run_id) FILTER (WHERE run_id <> %(run_id)s) AS other_run
+            FROM unnest(%(keys)s::text[]) WITH ORDINALITY AS wanted (key, place)
+            LEFT JOIN work ON batch_key = key AND asset = %(asset)s AND spec = %(spec)s
+            GROUP BY key, place
+            ORDER BY place
+            """,
+            {
+                "asset": job.asset,
+                "spec": job.spec,
+                "keys": list(job.batch_keys),
+                "run_id": job.run_id,
+            },
+        ).fetchall()
+
+
+def troubles(db: Connection, document_id: str, specs: Sequence[str]) -> list[Trouble]:
+    """Everything that did not end well for one document under the specs in force."""
+    with db.cursor(row_factory=class_row(Trouble)) as cursor:
+        return cursor.execute(
+            """
+            SELECT DISTINCT work.asset, work.unit, work.status, work.reason
+            FROM work
+            LEFT JOIN panels ON panel_id = ANY(string_to_array(work.unit, '+'))
+            WHERE work.status <> 'ok' AND work.spec = ANY(%(specs)s)
+              AND (work.unit = %(document_id)s
+                   OR work.unit LIKE %(document_id)s || ':%%'
+                   OR panels.document_id = %(document_id)s)
+              AND work.asset <> 'duplicate_reports'
+            ORDER BY work.asset, work.unit
+            """,
+            {"document_id": document_id, "specs": list(specs)},
+        ).fetchall()
+
+
+def done_units(db: Connection, batch_keys: Sequence[str]) -> dict[str, int]:
+    """How many units each asset has in the ledger for these partitions, for progress."""
+    rows = db.execute(
+        "SELECT asset, count(*) FROM work WHERE batch_key = ANY(%(keys)s) GROUP BY asset",
+        {"keys": list(batch_keys)},
+    ).fetchall()
+    return {asset: count for asset, count in rows}
