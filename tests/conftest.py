@@ -1,0 +1,74 @@
+"""A real Postgres for the tests: one server per run, one fresh database per test."""
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
+from resources.postgres import Postgres
+from store.migrate import check_server, migrate
+
+TEMPLATE = "migrated"
+
+
+@dataclass(frozen=True)
+class ForgetfulSettings(ServerSettings):
+    """Nothing here outlives the run, so nothing needs to reach the disk."""
+
+    fsync: str = "off"
+    synchronous_commit: str = "off"
+    full_page_writes: str = "off"
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def embedded_postgres() -> Iterator[EmbeddedPostgres]:
+    """A running server with a migrated database that others are copied from."""
+    # Not pytest's own directory, which is closed to the user that the server runs as under root.
+    home = Path(tempfile.mkdtemp(prefix="quire-test-"))
+    home.chmod(0o711)
+    server = EmbeddedPostgres(home / "postgres", settings=ForgetfulSettings())
+    try:
+        server.start()
+        with psycopg.connect(server.url, autocommit=True) as db:
+            db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+        with psycopg.connect(server.url_of(TEMPLATE), autocommit=True) as db:
+            check_server(db)
+            migrate(db)
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of a fresh, migrated, empty database."""
+    name = sql.Identifier(f"test_{next(_numbers)}")
+    template = sql.Identifier(TEMPLATE)
+    with psycopg.connect(embedded_postgres.url, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
+        yield embedded_postgres.url_of(name.as_string().strip('"'))
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def postgres(postgres_url: str) -> Postgres:
+    """The resource for a fresh, migrated, empty database."""
+    return Postgres(database_url=postgres_url)
+
+
+@pytest.fixture
+def db(postgres: Postgres) -> Iterator[psycopg.Connection]:
+    """An open connection to a fresh, migrated, empty database."""
+    with postgres.connect() as connection:
+        yield connection
