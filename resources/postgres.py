@@ -23,9 +23,6 @@ __all__ = ["DatabaseUnavailableError", "Postgres"]
 CONNECT_TIMEOUT_S = 10
 """Per attempt; a server in reach answers within one."""
 
-PATIENCE_S = 20.0
-"""How long a server may be starting, full or out of reach before that is an error."""
-
 HOPELESS = (
     "authentication failed",
     "no password supplied",
@@ -39,13 +36,16 @@ HOPELESS = (
 """Answers that waiting does not change."""
 
 _ready: set[str] = set()
+"""Databases that this process has found, or made, fit for use."""
+
 _preparing = Lock()
 
 
 class Postgres(dg.ConfigurableResource):
     """Connections to the database, which is checked and brought up to date by the first of them.
 
-    Also of use without Dagster: ``Postgres(data_dir="...").connect()``.
+    Also of use without Dagster: ``Postgres(data_dir="...").connect()``. Within Dagster give a URL
+    that holds a password as ``dg.EnvVar``: Dagster stores the values of a resource with each run.
     """
 
     database_url: str = Field(
@@ -58,6 +58,11 @@ class Postgres(dg.ConfigurableResource):
     statement_timeout_s: float = Field(
         default=600,
         description="A statement that takes longer is cancelled; the longest is an index build.",
+    )
+
+    patience_s: float = Field(
+        default=20,
+        description="How long the server may be starting, full or out of reach before that fails.",
     )
 
     @contextmanager
@@ -78,9 +83,32 @@ class Postgres(dg.ConfigurableResource):
         finally:
             db.close()
 
+    def migrate(self) -> list[str]:
+        """Bring the database up to date, which the first connection does as well.
+
+        Returns:
+            The names of the files that were applied.
+
+        Raises:
+            DatabaseUnavailableError: See ``connect``.
+        """
+        with self._wait_for_server(_parse(self.url())) as db:
+            return self._prepare(db)
+
+    def server_version(self) -> str:
+        """What the server says it is, ``18.4``; changes nothing.
+
+        Raises:
+            DatabaseUnavailableError: See ``connect``.
+        """
+        with self._wait_for_server(_parse(self.url())) as db:
+            return db.info.parameter_status("server_version") or "unknown"
+
     def url(self) -> str:
         """The connection string for psql, password included; starts the embedded server."""
-        return self.database_url or self._embedded().start()
+        if not self.database_url:
+            return self._embedded().start()
+        return _without_driver(self.database_url)
 
     def described(self) -> str:
         """Where the database is, for people: no password."""
@@ -108,7 +136,7 @@ class Postgres(dg.ConfigurableResource):
             name = f"{known.get('dbname') or known.get('user') or 'postgres'}_dagster"
         with self._wait_for_server(known) as db:
             _create_database(db, name)
-        return _sqlalchemy_url({**known, "dbname": name})
+        return _sqlalchemy_url({**known, "dbname": name, "application_name": "dagster"})
 
     def _embedded(self) -> EmbeddedPostgres:
         if not self.data_dir:
@@ -126,28 +154,27 @@ class Postgres(dg.ConfigurableResource):
                 """,
                 {"ms": str(round(self.statement_timeout_s * 1000))},
             )
-            self._prepare(db, make_conninfo("", **known))
+            conninfo = make_conninfo("", **known)
+            with _preparing:
+                if conninfo not in _ready:
+                    self._prepare(db)
+                    _ready.add(conninfo)
             register_vector(db)
         except BaseException:
             db.close()
             raise
         return db
 
-    def _prepare(self, db: psycopg.Connection, conninfo: str) -> None:
-        """Check the server and apply what is missing, once per process and database."""
-        if conninfo in _ready:
-            return
-        with _preparing:
-            try:
-                check_server(db)
-                migrate(db)
-            except (UnsuitableServerError, MigrationError) as error:
-                raise DatabaseUnavailableError(str(error)) from error
-            _ready.add(conninfo)
+    def _prepare(self, db: psycopg.Connection) -> list[str]:
+        try:
+            check_server(db)
+            return [migration.file_name for migration in migrate(db)]
+        except (UnsuitableServerError, MigrationError) as error:
+            raise DatabaseUnavailableError(str(error)) from error
 
     def _wait_for_server(self, known: dict[str, Any]) -> psycopg.Connection:
         """Connect, trying again while the server may be on its way."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         pause_s = 0.05
         while True:
             try:
@@ -168,13 +195,16 @@ class Postgres(dg.ConfigurableResource):
                 known = _parse(self.url())
 
 
+def _without_driver(url: str) -> str:
+    """``postgresql://...`` for SQLAlchemy's ``postgresql+psycopg://...``."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme.partition('+')[0]}://{rest}" if separator else url
+
+
 def _parse(url: str) -> dict[str, Any]:
     """The parts of a connection string, with what Quire adds unless it is given."""
-    scheme, separator, rest = url.partition("://")
-    if separator:
-        url = f"{scheme.partition('+')[0]}://{rest}"
     try:
-        known = conninfo_to_dict(url)
+        known = conninfo_to_dict(_without_driver(url))
     except psycopg.ProgrammingError:  # its message repeats parts of the password
         raise DatabaseUnavailableError(
             "the database URL is not understood: it looks like "
