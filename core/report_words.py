@@ -122,16 +122,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def place(pair: ReportPair) -> str:
-    """Where the two regions are: ``page 3 of a.pdf and page 5 of the same document``."""
-    a, b = pair.a, pair.b
-    if a.document != b.document:
-        return f"page {a.page} of {visible(a.name)} and page {b.page} of {visible(b.name)}"
-    if a.panel_id == b.panel_id:
-        return f"one panel on page {a.page} of {visible(a.name)}"
-    if a.page == b.page:
-        return f"two panels on page {a.page} of {visible(a.name)}"
-    return f"page {a.page} and page {b.page} of {visible(a.name)}"
+def shortened(text: str, limit: int = 64) -> str:
+    """The text with its middle left out where it is longer than a line has room for.
+
+    Start and end stay, because names of files differ there.
+    """
+    if len(text) <= limit:
+        return text
+    tail = limit // 3
+    return f"{text[: limit - tail - 1]}…{text[-tail:]}"
 
 
 def describe(pair: ReportPair) -> str:
@@ -267,3 +266,41 @@ def document_reasons(document: DocumentScope) -> tuple[str, ...]:
 def modality_label(modality: str) -> str:
     """``bright_field`` as ``bright field``."""
     return re.sub(r"[_\s]+", " ", visible(modality)).strip()
+
+
+def not_looked_at(report: Report) -> tuple[str, ...]:
+    """What the search did not see, one sentence each; empty when it saw everything.
+
+    Pages and documents that failed are listed with their reasons beside the document and are only
+    counted here.
+    """
+    coverage = report.coverage
+    failed = sum(document.status == "failed" for document in report.documents)
+    pages = sum(document.pages - document.pages_looked_at for document in report.documents)
+    sentences: list[str] = []
+    if failed:
+        sentences.append(f"{counted(failed, 'document')} of {len(report.documents):,} failed.")
+    if pages:
+        sentences.append(f"{counted(pages, 'page')} could not be looked at.")
+    if coverage.panels_missed:
+        sentences.append(f"{counted(coverage.panels_missed, 'panel')} found but not compared.")
+    if coverage.tiles_missed:
+        sentences.append(f"{counted(coverage.tiles_missed, 'tile')} of panels not compared.")
+    if coverage.panels_set_aside:
+        verb = "was" if coverage.panels_set_aside == 1 else "were"
+        sentences.append(
+            f"{counted(coverage.panels_set_aside, 'chart or drawing', 'charts and drawings')} "
+            f"{verb} set aside: their axes and shapes resemble each other by nature."
+        )
+    if coverage.tiles_blank:
+        verb = "was" if coverage.tiles_blank == 1 else "were"
+        sentences.append(
+            f"{counted(coverage.tiles_blank, 'blank tile')} {verb} not compared: they hold no "
+            "structure."
+        )
+    sentences += [
+        f"{CHANNEL_LABEL[channel.kind]}: not used ({visible(channel.detail)})."
+        for channel in report.channels
+        if not channel.ran
+    ]
+    return tuple(sentences)
