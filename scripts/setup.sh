@@ -77,12 +77,13 @@ apt_install() {
 
 # ---- the interpreter ------------------------------------------------------------------------
 
-# The first command that is really a Python 3.11 to 3.14 (a pyenv shim may be an empty promise).
+# find_python IMPORTS: the first command that is really a Python 3.11 to 3.14 (a pyenv shim may be
+# an empty promise) and can import these modules too.
 find_python() {
   local candidate path
   for candidate in ${QUIRE_PYTHON:-python3.11 python3.12 python3.13 python3.14 python3}; do
     path=$(command -v "$candidate" 2>/dev/null) || continue
-    if "$path" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14)$1)" \
+    if "$path" -c "import sys$1; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))" \
       >/dev/null 2>&1 </dev/null; then
       say "$path"
       return 0
@@ -91,7 +92,7 @@ find_python() {
   return 1
 }
 
-HAS_VENV="; import ensurepip, venv"
+HAS_VENV=", ensurepip, venv"
 
 choose_python() {
   PYTHON=$(find_python "$HAS_VENV") && return 0
