@@ -65,7 +65,7 @@ class Rendered:
     lowered: bool
 
 
-class WorkerDied(Exception):
+class WorkerError(Exception):
     """The child ended, or had to be ended, before it answered."""
 
     def __init__(self, reason: str, *, by_memory: bool) -> None:
@@ -211,7 +211,9 @@ class PdfFile:
         if facts["locked"]:
             raise InputError(f"{name} is encrypted; remove its password and add it again.")
         if facts["pages"] < 1:
-            raise InputError(f"{name} is damaged beyond repair or empty: no page of it can be read.")
+            raise InputError(
+                f"{name} is damaged beyond repair or empty: no page of it can be read."
+            )
         if facts["pages"] > self.limits.max_pages:
             raise InputError(
                 f"{name} has {facts['pages']:,} pages, more than the {self.limits.max_pages:,} "
@@ -224,7 +226,7 @@ class PdfFile:
     def _open(self) -> Header:
         """Start a child and have it open the file."""
         self._stderr = b""
-        self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and file
+        self._child = subprocess.Popen(
             [sys.executable, "-I", "-X", "utf8", str(WORKER), str(self.memory_mb)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -235,7 +237,7 @@ class PdfFile:
         where = f"{self.path.name}"
         try:
             reply, _ = self._exchange({"op": "open", "path": str(self.path.resolve())})
-        except WorkerDied as death:
+        except WorkerError as death:
             self._fail(where, death)
         self._check(where, reply, "cannot be opened as a PDF")
         return reply
@@ -250,7 +252,7 @@ class PdfFile:
             self._open()
         try:
             reply, payload = self._exchange({"op": operation, "page": page, **details})
-        except WorkerDied as death:
+        except WorkerError as death:
             self._fail(f"page {page}", death)
         self._check(f"page {page}", reply, "cannot be read")
         return reply, payload
@@ -265,7 +267,7 @@ class PdfFile:
                 f"{message}." if message.startswith("page ") else f"{where} {complaint}: {message}."
             )
 
-    def _fail(self, where: str, death: WorkerDied) -> NoReturn:
+    def _fail(self, where: str, death: WorkerError) -> NoReturn:
         """End what is left of the child and raise what its death means."""
         self.close()
         if death.by_memory:
@@ -283,7 +285,7 @@ class PdfFile:
         """One request and its reply."""
         child = self._child
         if child is None or child.stdin is None or child.stdout is None or child.stderr is None:
-            raise WorkerDied("could not be read: its reader had ended", by_memory=False)
+            raise WorkerError("could not be read: its reader had ended", by_memory=False)
         body = json.dumps({**request, "timeout_s": self.timeout_s}).encode()
         deadline = time.monotonic() + self.timeout_s
         try:
@@ -306,14 +308,15 @@ class PdfFile:
         deadline: float,
     ) -> bytearray:
         """Exactly ``size`` bytes of the child's output; its complaints are kept aside."""
-        assert child.stdout is not None and child.stderr is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
         buffer = bytearray(size)
         view, filled = memoryview(buffer), 0
         while filled < size:
             left = deadline - time.monotonic()
             events = ready.select(left) if left > 0 else []
             if not events:
-                raise WorkerDied(
+                raise WorkerError(
                     f"took longer than {self.timeout_s:g} s; leave it out, or raise the timeout",
                     by_memory=False,
                 )
@@ -330,7 +333,7 @@ class PdfFile:
                         ready.unregister(child.stderr)
         return buffer
 
-    def _death(self, child: subprocess.Popen[bytes]) -> WorkerDied:
+    def _death(self, child: subprocess.Popen[bytes]) -> WorkerError:
         """Why the child ended by itself."""
         code = child.wait()
         assert child.stderr is not None
@@ -338,9 +341,9 @@ class PdfFile:
         said = (self._stderr + (child.stderr.read() or b"")).decode(errors="replace")
         last = said.strip().splitlines()[-1][:200] if said.strip() else ""
         if code == -signal.SIGKILL or "MemoryError" in said or "std::bad_alloc" in said:
-            return WorkerDied("needed more memory than there is", by_memory=True)
+            return WorkerError("needed more memory than there is", by_memory=True)
         ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return WorkerDied(
+        return WorkerError(
             f"crashed the PDF parser ({ended}{': ' + last if last else ''}); "
             "print it to a new PDF and add that",
             by_memory=False,
