@@ -34,7 +34,7 @@ test-core: setup ## Run the tests that need no database or browser (seconds)
 lint: setup ## Check style, formatting, types and import contracts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright
+	$(VENV)/bin/pyright --pythonpath $(PY)
 	$(VENV)/bin/lint-imports
 
 format: setup ## Format the code and fix what can be fixed
