@@ -1,0 +1,474 @@
+"""Candidate pairs by embedding: every new tile against every stored one, exactly and bounded.
+
+Stored tiles stream past in blocks, and what is close enough is gathered per pair of panels. What is
+found for a pair depends on the vectors of its two panels, the spec and the stored background alone:
+not on what else is stored, in which order it comes, or which of the two came first.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.encoders import Vectors, require_same_encoder
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_MAGIC = b"QBG1"
+
+
+@dataclass(frozen=True)
+class EmbeddingSearchSpec:
+    """What counts as close for one encoder, and how much is held at a time."""
+
+    encoder_id: str
+    """The encoder that the thresholds belong to; vectors of another are refused."""
+
+    spreads: float = 4.0
+    """With a background: how many standard deviations of unrelated tiles a pair has to stand above
+    them. On a normal curve 3 of 100,000 unrelated tile pairs pass 4; the same number means the same
+    for every encoder, whatever its cosines look like."""
+
+    cosine: float = 0.9
+    """Without a background (too few panels are known to fit one): a plain cosine. Low on purpose:
+    with so few panels a needless candidate costs verification a few milliseconds. 0.96, the older
+    default for CLIP, was set for tiles at identical places and misses shifted ones."""
+
+    pairs_per_panel: int = 50
+    """Safety cap. A new panel keeps its best so many pairs, and those that are among the best of
+    another new panel; the result names every panel that lost one."""
+
+    product_mb: int = 16
+    """Size of the score matrix computed at a time. Larger ones are no faster: the product is bound
+    by arithmetic from about 1000 x 1000 on."""
+
+    version: int = 1
+    """Counts changes of the functions in this module that change their result."""
+
+
+@dataclass(frozen=True)
+class BackgroundSpec:
+    """How the background of an encoder is sampled."""
+
+    panels: int = 256
+    """Most panels that give a tile. The 26 nearest of 256 are a stable tenth, and comparing every
+    tile with 256 more costs a quarter of comparing it with 1,000 new ones."""
+
+    fewest_panels: int = 32
+    """With fewer the tenth nearest is three tiles, and one copy among them would shift it."""
+
+    share: float = 0.9
+    """How near a tile comes to the background is this quantile of its cosines to it. A mean of the
+    very nearest would be raised by the tile's own copies, should the sample hold some; they would
+    have to be a tenth of it to move this."""
+
+    version: int = 1
+    """Counts changes of the functions in this module that change their result."""
+
+
+@dataclass(frozen=True)
+class TileVectors:
+    """Embedded tiles, a batch or a block of the stored ones. Blank tiles have no vector.
+
+    Attributes:
+        encoder_id: What made the vectors.
+        panel_ids: Panel of each tile, shape (n,), strings.
+        ordinals: Place of each tile within its panel, shape (n,).
+        vectors: Shape (n, dim), float32 or float16.
+    """
+
+    encoder_id: str
+    panel_ids: NDArray[np.str_]
+    ordinals: NDArray[np.integer[Any]]
+    vectors: NDArray[np.floating[Any]] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or not len(self.panel_ids) == len(self.ordinals) == len(self):
+            raise ValueError(
+                f"{len(self.panel_ids)} panel ids, {len(self.ordinals)} ordinals and vectors of "
+                f"shape {self.vectors.shape} do not go together"
+            )
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+@dataclass(frozen=True)
+class Background:
+    """How close an encoder's tiles come to each other when neither is a copy of the other.
+
+    Encoders differ: unrelated micrographs meet at cosine 0.1 in one and at 0.8 in the next. And
+    within one encoder a plain texture is near to many tiles where a rare structure is near to none.
+    A sample of tiles, one per panel, tells both.
+
+    It is fitted once per encoder and stored. Its id is part of what a search result was computed
+    from, so nothing shifts silently when the collection grows.
+
+    Attributes:
+        encoder_id: The encoder it belongs to.
+        vectors: The sample in half precision, shape (n, dim).
+        share: See ``BackgroundSpec``.
+        centre: Median discounted cosine of two tiles of the sample.
+        spread: Standard deviation of those, told from the upper middle of their distribution.
+    """
+
+    encoder_id: str
+    vectors: NDArray[np.float16] = field(repr=False)
+    share: float
+    centre: float
+    spread: float
+
+    @property
+    def background_id(self) -> str:
+        """Twelve hexadecimal digits over all of it."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()[:12]
+
+    def nearness(self, vectors: Vectors) -> Floats:
+        """How near each vector comes to the sample, shape (n,): what is particular to no pair."""
+        cosines = vectors.astype(np.float64) @ as_stored(self.vectors).T.astype(np.float64)
+        return np.quantile(cosines, self.share, axis=1)
+
+    def to_bytes(self) -> bytes:
+        """The background as a database keeps it, without pickle."""
+        name = self.encoder_id.encode()
+        head = struct.pack(
+            "<4sH3dII", _MAGIC, len(name), self.share, self.centre, self.spread, *self.vectors.shape
+        )
+        return head + name + self.vectors.astype("<f2").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what ``to_bytes`` wrote.
+
+        Raises:
+            ValueError: It is something else, or cut off.
+        """
+        layout = struct.Struct("<4sH3dII")
+        if len(data) < layout.size or not data.startswith(_MAGIC):
+            raise ValueError("not a stored background")
+        _, length, share, centre, spread, rows, dim = layout.unpack_from(data)
+        start = layout.size + length
+        if len(data) != start + 2 * rows * dim:
+            raise ValueError("a stored background is cut off")
+        vectors = np.frombuffer(data, dtype="<f2", offset=start).reshape(rows, dim)
+        name = data[layout.size : start].decode()
+        return cls(name, vectors.astype(np.float16), share, centre, spread)
+
+
+@dataclass(frozen=True)
+class PanelPair:
+    """Two panels of which at least one pair of tiles is close.
+
+    Attributes:
+        panel_a: The smaller id.
+        panel_b: The larger id.
+        score: Of the best tile pair: standard deviations above the background, or its cosine where
+            there is no background.
+        cosine: Of the same tile pair.
+        tile_a: That tile's place within panel a.
+        tile_b: That tile's place within panel b.
+        tile_matches: How many tile pairs are close. A lower bound for panels named in ``capped``.
+    """
+
+    panel_a: str
+    panel_b: str
+    score: float
+    cosine: float
+    tile_a: int
+    tile_b: int
+    tile_matches: int
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        pairs: By panel ids.
+        capped: New panels that lost pairs to the safety cap; empty as a rule.
+        compared: Tile pairs compared, for the op's metadata.
+    """
+
+    pairs: tuple[PanelPair, ...]
+    capped: tuple[str, ...]
+    compared: int
+
+
+def as_stored(vectors: NDArray[np.floating[Any]]) -> Vectors:
+    """Unit vectors as every later search will see them: rounded to half precision, then rescaled.
+
+    The database keeps half precision. Comparing fresh vectors in full would make a pair's score
+    depend on which of the two was stored first.
+
+    Raises:
+        ValueError: A vector is zero or not finite.
+    """
+    halves = vectors.astype(np.float16).astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", halves, halves))
+    if not np.all(np.isfinite(lengths)) or np.any(lengths < 0.5):
+        raise ValueError("a vector that is zero or not finite cannot be compared with anything")
+    return (halves / lengths[:, None]).astype(np.float32)
+
+
+def fit_background(tiles: Iterable[TileVectors], spec: BackgroundSpec) -> Background | None:
+    """Sample one tile of each of up to ``spec.panels`` panels, and see how close they come.
+
+    Which tiles are taken follows from their ids alone, so the same collection gives the same
+    background in whatever order it is read. One pass; holds ``spec.panels`` vectors and one block.
+
+    Args:
+        tiles: Blocks of embedded tiles of one encoder; each tile once.
+        spec: How many.
+
+    Returns:
+        The background, or None where there are fewer than ``spec.fewest_panels`` panels.
+
+    Raises:
+        EncoderError: The blocks are of more than one encoder.
+    """
+    encoder_id = ""
+    sample: dict[str, tuple[bytes, bytes, NDArray[np.float16]]] = {}
+    for block in tiles:
+        encoder_id = encoder_id or block.encoder_id
+        require_same_encoder(encoder_id, block.encoder_id)
+        for row, (panel_id, ordinal) in enumerate(
+            zip(block.panel_ids, block.ordinals, strict=True)
+        ):
+            panel, rank = str(panel_id), _lot(f"{panel_id}/{ordinal}")
+            if panel in sample:
+                panel_rank, held_rank, _ = sample[panel]
+                if held_rank <= rank:
+                    continue
+            else:
+                panel_rank = _lot(panel)
+            sample[panel] = (panel_rank, rank, block.vectors[row].astype(np.float16))
+        drawn = sorted((lot, panel) for panel, (lot, _, _) in sample.items())[: spec.panels]
+        sample = {panel: sample[panel] for _, panel in drawn}
+    if len(sample) < spec.fewest_panels:
+        return None
+
+    halves = np.stack([vector for _, _, vector in sample.values()])
+    plain = Background(encoder_id, halves, spec.share, centre=0.0, spread=1.0)
+    vectors = as_stored(halves)
+    nearness = plain.nearness(vectors)
+    rows, columns = np.triu_indices(len(vectors), 1)
+    cosines = np.einsum("ij,ij->i", vectors[rows], vectors[columns], dtype=np.float64)
+    scores = cosines - (nearness[rows] + nearness[columns]) / 2
+    # The median and the next third, a standard deviation on a normal curve: copies that the sample
+    # holds are far fewer than the sixth of pairs above, and do not count.
+    centre, above = np.quantile(scores, [0.5, 0.8413])
+    spread = max(float(above - centre), 1e-6)
+    return Background(encoder_id, halves, spec.share, float(centre), spread)
+
+
+def _lot(name: str) -> bytes:
+    """A place in an order that has nothing to do with the name's meaning."""
+    return hashlib.sha256(name.encode()).digest()[:8]
+
+
+def search(
+    new: TileVectors,
+    stored: Iterable[TileVectors],
+    spec: EmbeddingSearchSpec,
+    background: Background | None = None,
+) -> SearchResult:
+    """All pairs of panels with a pair of tiles at or above the threshold, one of them new.
+
+    Nothing is approximated: a float32 product only sorts out what is below the threshold by more
+    than its own rounding error, and every survivor is computed again in float64.
+
+    Beside the new vectors, one block and ``spec.product_mb`` (about twice), this holds the pairs
+    found, at most 50,000 or ``4 * spec.pairs_per_panel`` per new panel.
+
+    Args:
+        new: Tiles of panels whose pairs are wanted.
+        stored: Blocks of stored tiles, read once, each tile once, the new ones included or not. The
+            tiles of one panel may lie in several blocks. Pairs of a panel with itself are left out,
+            and a pair of two new panels counts once.
+        spec: Thresholds and sizes.
+        background: Of the same encoder; without one, ``spec.cosine`` decides.
+
+    Returns:
+        Pairs by panel ids, what was capped, and the number of comparisons.
+
+    Raises:
+        EncoderError: Vectors or background are of another encoder than the spec's.
+        ValueError: A vector is zero or not finite, or of another length.
+    """
+    require_same_encoder(spec.encoder_id, new.encoder_id)
+    if background is not None:
+        require_same_encoder(spec.encoder_id, background.encoder_id)
+    names, panels = _codes(new.panel_ids)
+    queries = _Scorer(new.vectors, background)
+    found = _Found(names, spec.pairs_per_panel)
+    compared = 0
+    for block in stored:
+        require_same_encoder(spec.encoder_id, block.encoder_id)
+        if not len(block) or not len(new):
+            continue
+        if block.vectors.shape[1] != new.vectors.shape[1]:
+            raise ValueError(f"vectors of {new.vectors.shape[1]} and {block.vectors.shape[1]}")
+        block_names, block_panels = _codes(block.panel_ids)
+        # Of two new panels the pair is taken where the smaller id is the query; of a panel with
+        # itself nowhere. Other stored panels have no place among the new ones and always count.
+        places = _places(block_names, names)
+        columns = _Scorer(block.vectors, background)
+        for rows, hits in queries.above(columns, spec, background):
+            first, second = panels[rows], block_panels[hits]
+            counts = (places[second] < 0) | (first < places[second])
+            rows, hits = rows[counts], hits[counts]
+            if not len(rows):
+                continue
+            cosines, scores = queries.exact(columns, rows, hits, background)
+            close = scores >= (spec.cosine if background is None else spec.spreads)
+            found.add(
+                (names, panels[rows[close]], new.ordinals[rows[close]]),
+                (block_names, block_panels[hits[close]], block.ordinals[hits[close]]),
+                scores[close],
+                cosines[close],
+            )
+        compared += len(new) * len(block)
+    return found.result(compared)
+
+
+def _codes(panel_ids: NDArray[np.str_]) -> tuple[NDArray[np.str_], Integers]:
+    """Distinct panel ids in order, and each row's place among them."""
+    names, codes = np.unique(np.asarray(panel_ids, dtype=np.str_), return_inverse=True)
+    return names, codes.astype(np.int64)
+
+
+def _places(names: NDArray[np.str_], among: NDArray[np.str_]) -> Integers:
+    """Place of each name among sorted others; -1 where it is not one of them."""
+    if not len(among):
+        return np.full(len(names), -1, dtype=np.int64)
+    places = np.searchsorted(among, names).clip(max=len(among) - 1)
+    return np.where(among[places] == names, places, -1).astype(np.int64)
+
+
+class _Scorer:
+    """Vectors ready to be compared: as stored, with their nearness to the background."""
+
+    def __init__(self, vectors: NDArray[np.floating[Any]], background: Background | None) -> None:
+        self.vectors = as_stored(vectors)
+        self.nearness: Floats = np.zeros(len(vectors))
+        if background is not None:
+            self.nearness = background.nearness(self.vectors)
+
+    def above(
+        self, other: "_Scorer", spec: EmbeddingSearchSpec, background: Background | None
+    ) -> Iterator[tuple[Integers, Integers]]:
+        """Rows of this and of the other that may reach the threshold, some thousands at a time."""
+        least = spec.cosine
+        if background is not None:
+            least = spec.spreads * background.spread + background.centre
+        dim = self.vectors.shape[1]
+        # A product of two unit vectors is off by at most dim * 2**-24 in float32.
+        least -= (dim + 4) * 2.0**-23 + 1e-6
+        wide = min(len(other.vectors), 4096)
+        tall = max(1, spec.product_mb * 250_000 // wide)
+        products = np.empty((min(tall, len(self.vectors)), wide), dtype=np.float32)
+        for left in range(0, len(other.vectors), wide):
+            columns = other.vectors[left : left + wide]
+            discount = (other.nearness[left : left + wide] / 2).astype(np.float32)
+            for top in range(0, len(self.vectors), tall):
+                rows = self.vectors[top : top + tall]
+                block = products[: len(rows), : len(columns)]
+                if block.shape == products.shape:
+                    np.matmul(rows, columns.T, out=block)
+                else:
+                    block = rows @ columns.T
+                if background is not None:
+                    block -= discount
+                    floor = (least + self.nearness[top : top + tall] / 2).astype(np.float32)
+                    flat = np.flatnonzero(block >= floor[:, None])
+                else:
+                    flat = np.flatnonzero(block >= np.float32(least))
+                for start in range(0, len(flat), 4096):
+                    down, across = np.divmod(flat[start : start + 4096], len(columns))
+                    yield down + top, across + left
+
+    def exact(
+        self, other: "_Scorer", rows: Integers, columns: Integers, background: Background | None
+    ) -> tuple[Floats, Floats]:
+        """Cosines and scores of single pairs, rounded so that no order of summation shows."""
+        cosines = np.einsum(
+            "ij,ij->i", self.vectors[rows], other.vectors[columns], dtype=np.float64
+        )
+        scores = cosines
+        if background is not None:
+            discount = (self.nearness[rows] + other.nearness[columns]) / 2
+            scores = (cosines - discount - background.centre) / background.spread
+        return cosines.round(6), scores.round(6)
+
+
+_Tiles = tuple[NDArray[np.str_], Integers, NDArray[np.integer[Any]]]
+"""Panel names, which of them each row belongs to, and its ordinal."""
+
+
+class _Found:
+    """Pairs of panels as they come up, kept within the cap."""
+
+    def __init__(self, new_panels: NDArray[np.str_], cap: int) -> None:
+        self._new = {str(name) for name in new_panels}
+        self._cap = cap
+        self._most = max(50_000, 4 * cap * len(self._new))
+        self._pairs: dict[tuple[str, str], PanelPair] = {}
+        self._capped: set[str] = set()
+
+    def add(self, first: _Tiles, second: _Tiles, scores: Floats, cosines: Floats) -> None:
+        """Take in tile pairs, row by row of the two sides."""
+        (names, panels, ordinals), (others, other_panels, other_ordinals) = first, second
+        keys = panels * len(others) + other_panels
+        order = np.lexsort((other_ordinals, ordinals, -scores, keys))
+        keys = keys[order]
+        starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else order
+        counts = np.diff(np.r_[starts, len(keys)])
+        for row, count in zip(order[starts], counts, strict=True):
+            a, b = str(names[panels[row]]), str(others[other_panels[row]])
+            tile_a, tile_b = int(ordinals[row]), int(other_ordinals[row])
+            if b < a:
+                a, b, tile_a, tile_b = b, a, tile_b, tile_a
+            pair = PanelPair(
+                a, b, float(scores[row]), float(cosines[row]), tile_a, tile_b, int(count)
+            )
+            self._merge(pair)
+        if len(self._pairs) > self._most:
+            self._prune()
+
+    def _merge(self, pair: PanelPair) -> None:
+        key = (pair.panel_a, pair.panel_b)
+        if (held := self._pairs.get(key)) is not None:
+            best = min(held, pair, key=lambda p: (-p.score, p.tile_a, p.tile_b))
+            matches = held.tile_matches + pair.tile_matches
+            pair = PanelPair(*key, best.score, best.cosine, best.tile_a, best.tile_b, matches)
+        self._pairs[key] = pair
+
+    def _prune(self) -> None:
+        """Keep the best of every new panel; which those are does not depend on when this runs.
+
+        A pair that is dropped was worse than ``cap`` others of its panel, which only get better; if
+        it comes up again it is with what it is worth by then.
+        """
+        best_first = sorted(self._pairs.items(), key=lambda item: (-item[1].score, item[0]))
+        kept: dict[tuple[str, str], PanelPair] = {}
+        held = dict.fromkeys(self._new, 0)
+        for key, pair in best_first:
+            sides = [panel for panel in key if panel in self._new]
+            if any(held[panel] < self._cap for panel in sides):
+                kept[key] = pair
+            else:
+                self._capped.update(sides)
+            for panel in sides:
+                held[panel] += 1
+        self._pairs = kept
+
+    def result(self, compared: int) -> SearchResult:
+        """What is left, by panel ids."""
+        self._prune()
+        pairs = tuple(self._pairs[key] for key in sorted(self._pairs))
+        return SearchResult(pairs, tuple(sorted(self._capped)), compared)
