@@ -102,3 +102,32 @@ CREATE INDEX ON verified_pairs (panel_a);
 CREATE INDEX ON verified_pairs (panel_b);
 COMMENT ON COLUMN verified_pairs.match IS
     'Transform, regions and evidence as core.verification gives them, in panel pixels.';
+
+-- What is gone is not done. Rows that vanish with their page, panel or candidate take their ledger
+-- rows along, so that the same id, should it come back under an earlier spec, is worked on again.
+CREATE INDEX ON work (unit);
+
+CREATE FUNCTION forget_panel_work() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM work WHERE unit = OLD.panel_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER panel_gone AFTER DELETE ON panels
+    FOR EACH ROW EXECUTE FUNCTION forget_panel_work();
+
+CREATE FUNCTION forget_page_work() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM work WHERE unit = page_unit(OLD.document_id, OLD.page);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER page_gone AFTER DELETE ON pages
+    FOR EACH ROW EXECUTE FUNCTION forget_page_work();
+
+CREATE FUNCTION forget_pair_work() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM work WHERE unit = OLD.panel_a || '+' || OLD.panel_b;
+    DELETE FROM verified_pairs WHERE panel_a = OLD.panel_a AND panel_b = OLD.panel_b;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER candidate_gone AFTER DELETE ON candidate_pairs
+    FOR EACH ROW EXECUTE FUNCTION forget_pair_work();

@@ -1,1 +1,1 @@
-"""Numbered SQL files, applied in order by ``store.migrate``."""
+"""Numbered SQL files, applied in order by `store.migrate`."""

@@ -10,14 +10,28 @@ import math
 import resource
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import psutil
 
+from core.errors import BudgetError
+
 MB = 1024 * 1024
+LEAST_HEADROOM_MB = 24
+"""Below this not even one small page fits: an op says so at once instead of failing every item."""
+
+BLAS_CALLERS = 4
+"""As many threads as an op uses at most; see ``QUIRE_THREADS``."""
+
+STACKS_MB = 40
+"""Address space of the watch's and the workers' thread stacks, 8 MB each, which count as private
+memory when they are mapped though hardly any of it is ever touched."""
+
 _SAMPLE_S = 0.1
 _HAS_PROC = Path("/proc/self/smaps_rollup").exists()
 
@@ -119,9 +133,21 @@ class MemoryContract(dg.ConfigurableResource):
         The wall bounds private writable memory (``RLIMIT_DATA``): what the process has mapped now,
         plus what is left of the budget. Beyond it numpy and torch raise MemoryError, which the op
         answers with a smaller batch.
+
+        Raises:
+            BudgetError: The process alone leaves nothing of the budget.
         """
+        _warm_up()
         process = psutil.Process()
         base_mb = tree_mb(process)
+        if budget_mb - base_mb < LEAST_HEADROOM_MB:
+            needed = math.ceil((base_mb + LEAST_HEADROOM_MB) / 10) * 10
+            raise BudgetError(
+                f"the process holds {base_mb:.0f} MB before its first item, which leaves too little "
+                f"of a budget of {budget_mb} MB; grant at least {needed} MB",
+                budget_mb=budget_mb,
+                needed_mb=needed,
+            )
         watch = Watch(budget_mb, base_mb, predicted_mb=base_mb, peak_mb=base_mb)
         before = resource.getrlimit(resource.RLIMIT_DATA)
         resident_mb = 0.0
@@ -130,7 +156,7 @@ class MemoryContract(dg.ConfigurableResource):
                 Path("/proc/self/clear_refs").write_text("5")
             resident_mb = _status_kb("self", "VmHWM") / 1024
             mapped = _status_kb("self", "VmData") * 1024
-            wall = mapped + max(0, int((budget_mb - base_mb) * MB))
+            wall = mapped + int((budget_mb - base_mb + STACKS_MB) * MB)
             if before[1] == resource.RLIM_INFINITY or wall <= before[1]:
                 resource.setrlimit(resource.RLIMIT_DATA, (wall, before[1]))
                 watch.walled = True
@@ -153,6 +179,23 @@ class MemoryContract(dg.ConfigurableResource):
             if _HAS_PROC:
                 grown = _status_kb("self", "VmHWM") / 1024 - resident_mb
                 watch.peak_mb = max(watch.peak_mb, base_mb + grown)
+
+
+def _warm_up() -> None:
+    """Have the BLAS library take its buffers now, one per thread that may call it at a time.
+
+    It maps 32 MB for each on first use, and under the wall it would abort instead of raising.
+    """
+    square = np.ones((256, 256), np.float32)
+    ready = threading.Barrier(BLAS_CALLERS)
+
+    def multiply(_: int) -> None:
+        ready.wait()
+        for _ in range(4):
+            np.dot(square, square)
+
+    with ThreadPoolExecutor(BLAS_CALLERS) as pool:
+        list(pool.map(multiply, range(BLAS_CALLERS)))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

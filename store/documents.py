@@ -107,3 +107,18 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingDocument]:
             },
         ).fetchall()
     return [PendingDocument(Document(*row[:8]), unit=row[0], batch_key=row[8]) for row in rows]
+
+
+def in_batches(db: Connection, batch_keys: Sequence[str]) -> list[Document]:
+    """The documents that these batches hold pages of, in order of arrival."""
+    with db.cursor(row_factory=class_row(Document)) as cursor:
+        return cursor.execute(
+            """
+            SELECT document_id, name, size_bytes, page_count, title, status, reason, file_key
+            FROM documents
+            WHERE document_id IN (
+                SELECT document_id FROM page_batch_ranges WHERE batch_key = ANY(%(keys)s))
+            ORDER BY received_at, document_id
+            """,
+            {"keys": list(batch_keys)},
+        ).fetchall()

@@ -1,0 +1,149 @@
+"""The command line: the same jobs as in the Dagster UI, headless."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from core.errors import InputError
+from orchestration.settings import Settings, calm_allocator, from_environment
+
+app = typer.Typer(
+    help="Find figure panels that were reused inside and across scientific papers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+FAILED = 1
+"""A run failed, or a service that is needed is not there."""
+
+INCOMPLETE = 3
+"""The run finished and its results are there, but not everything could be looked at."""
+
+
+class Stop(Exception):
+    """Ends the command with one line and an exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@app.command()
+def run(
+    paths: Annotated[list[str], typer.Argument(help="PDF files, folders, or URLs of a store.")],
+    out: Annotated[Path, typer.Option(help="Where pairs.tsv, pairs.json, report.html go.")] = Path(
+        "out"
+    ),
+    memory_mb: Annotated[
+        int, typer.Option(help="Upper bound for the memory of each op, in MB; 0: as declared.")
+    ] = 0,
+    preset: Annotated[str, typer.Option(help="fast, balanced or thorough.")] = "",
+    dpi: Annotated[float, typer.Option(help="Resolution of pages, 72-300; 0: the preset's.")] = 0,
+    tile_size: Annotated[
+        int, typer.Option(help="Fixed tile side in pixels; 0: relative to the panel.")
+    ] = 0,
+    tile_stride: Annotated[
+        float, typer.Option(help="Step between tiles as a share of their side; 0: the preset's.")
+    ] = 0,
+    tile_first: Annotated[
+        str, typer.Option(help="Encoder channel over tiles: auto, on or off.")
+    ] = "auto",
+    recompute: Annotated[bool, typer.Option(help="Do everything anew.")] = False,
+) -> None:
+    """Take in documents, search them for reused panels, and write the reports.
+
+    Exit code 0 with or without pairs, 3 when something could not be looked at (the report says
+    what), 1 when the run failed.
+    """
+    from orchestration.headless import Options, run_paths
+
+    options = Options(
+        paths=paths,
+        out=out,
+        memory_mb=memory_mb,
+        preset=preset,
+        dpi=dpi,
+        tile_px=tile_size,
+        tile_stride=tile_stride,
+        tile_first=tile_first,
+        recompute=recompute,
+    )
+    raise typer.Exit(run_paths(_settings(), options, Console(), Console(stderr=True)))
+
+
+@app.command()
+def status() -> None:
+    """What is stored, what is missing, and what did not end well."""
+    from orchestration.status import show
+
+    show(_settings(), Console())
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
+) -> None:
+    """Open the Dagster UI with its daemon: runs, backfills, lineage, sensors and schedules."""
+    from orchestration.headless import prepare
+
+    settings = _settings()
+    prepare(settings)
+    settings.inbox.mkdir(parents=True, exist_ok=True)
+    dagster = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
+    Console().print(f"Dagster UI: http://{host}:{port}  (Ctrl-C ends it)")
+    sys.stdout.flush()
+    os.execv(  # noqa: S606 - our own program, with arguments of our own
+        dagster,
+        [
+            dagster,
+            "dev",
+            "-m",
+            "orchestration.definitions",
+            "-h",
+            host,
+            "-p",
+            str(port),
+        ],
+    )
+
+
+def _settings() -> Settings:
+    try:
+        return from_environment()
+    except ValueError as error:
+        raise Stop(str(error), code=2) from error
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend end in one line."""
+    calm_allocator()
+    from orchestration.cli_db import make_app
+    from resources.embedded_postgres import DatabaseUnavailableError
+
+    app.add_typer(make_app(_settings), name="db")
+    try:
+        app()
+    except Stop as stop:
+        _complain(str(stop))
+        sys.exit(stop.code)
+    except (InputError, ValueError) as error:
+        _complain(str(error))
+        sys.exit(2)
+    except DatabaseUnavailableError as error:
+        _complain(str(error))
+        sys.exit(FAILED)
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, highlight=False).print(f"quire: {message}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Everything that Dagster loads: assets, checks, jobs, sensors, schedules, resources."""
+
+import dagster as dg
+
+import assets
+from orchestration import settings as environment
+from orchestration.jobs import copy_search
+from orchestration.schedules import nightly
+from orchestration.sensors import inbox
+from resources.encoder import Encoder
+from resources.images import ImageStore
+from resources.memory import MemoryContract
+from resources.postgres import Postgres
+from resources.settings import CopySearch
+
+
+def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableResource]:
+    """The resources that the settings describe; nothing is opened by making them."""
+    return {
+        "postgres": Postgres(database_url=settings.database_url, data_dir=str(settings.data_dir)),
+        "images": ImageStore(url=settings.store_url),
+        "memory": MemoryContract(limit_mb=settings.memory_mb),
+        "copy_search": CopySearch(preset=settings.preset, threads=settings.threads),
+        "encoder": Encoder(spec=settings.image_encoder, cores=settings.threads),
+    }
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location. Loading it needs no database, no model and no network."""
+    settings = environment.from_environment()
+    return dg.Definitions(
+        assets=dg.load_assets_from_package_module(assets),
+        asset_checks=dg.load_asset_checks_from_package_module(assets),
+        jobs=[copy_search],
+        sensors=[inbox],
+        schedules=[nightly],
+        resources=resources_of(settings),
+        executor=dg.multiprocess_executor.configured(
+            {
+                "max_concurrent": 2,
+                "start_method": {"forkserver": {"preload_modules": ["orchestration.definitions"]}},
+            }
+        ),
+    )

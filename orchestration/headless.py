@@ -1,0 +1,243 @@
+"""Headless runs: what ``quire run`` does, step by step, through Dagster."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import store.page_batches
+import store.progress
+from assets.duplicate_reports import Exported, export
+from core.batches import runs_of_neighbours
+from core.errors import InputError
+from orchestration.definitions import defs, resources_of
+from orchestration.ingest import Received, find_files, receive, register_partitions
+from orchestration.requests import chunks, range_tags
+from orchestration.settings import Settings, prepare_dagster_home
+from resources.images import ImageStore
+from resources.postgres import Postgres
+from resources.settings import CopySearch
+
+INCOMPLETE = 3
+FAILED = 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked ``quire run`` for; zeros and empty words leave the settings' values."""
+
+    paths: Sequence[str]
+    out: Path
+    memory_mb: int = 0
+    preset: str = ""
+    dpi: float = 0.0
+    tile_px: int = 0
+    tile_stride: float = 0.0
+    tile_first: str = "auto"
+    recompute: bool = False
+
+
+def copy_search_job() -> dg.JobDefinition:
+    """The job, as a process of its own rebuilds it."""
+    return defs().resolve_job_def("copy_search")
+
+
+def prepare(settings: Settings) -> Postgres:
+    """Start what has to run and point Dagster at it."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    postgres = resources_of(settings)["postgres"]
+    assert isinstance(postgres, Postgres)
+    with postgres.connect():
+        pass  # the first connection starts the server and brings the tables up to date
+    prepare_dagster_home(settings, postgres.dagster_storage_url())
+    return postgres
+
+
+def run_paths(settings: Settings, options: Options, out: Console, err: Console) -> int:
+    """Take in the paths, make what is missing, export the results; returns the exit code."""
+    copy_search = _settings_of_run(settings, options)
+    postgres = prepare(settings)
+    images = ImageStore(url=settings.store_url)
+    with dg.DagsterInstance.get() as instance:
+        received = _take_in(postgres, images, instance, options.paths, err)
+        documents = [r.document.document_id for r in received if r.document is not None]
+        with postgres.connect() as db:
+            registered = store.page_batches.keys(db)
+            wanted = store.page_batches.keys(db, documents)
+        failed = ""
+        for keys in chunks(runs_of_neighbours(wanted, registered)):
+            with _progress(postgres, keys, err):
+                result = dg.execute_job(
+                    dg.reconstructable(copy_search_job),
+                    instance=instance,
+                    run_config=_run_config(options, copy_search, settings),
+                    tags=range_tags(keys),
+                )
+            if not result.success:
+                failed = failed or _first_failure(result)
+    with postgres.connect() as db:
+        exported = export(db, images, copy_search, documents, options.out)
+    return _tell(received, exported, failed, out, err)
+
+
+def _settings_of_run(settings: Settings, options: Options) -> CopySearch:
+    copy_search = CopySearch(
+        preset=options.preset or settings.preset,
+        dpi=options.dpi,
+        tile_px=options.tile_px,
+        tile_stride=options.tile_stride,
+        tile_first=options.tile_first,
+        threads=settings.threads,
+    )
+    _ = copy_search.spec  # a wrong value is an error now, not in the run
+    return copy_search
+
+
+def _run_config(options: Options, copy_search: CopySearch, settings: Settings) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "resources": {
+            "copy_search": {
+                "config": copy_search.model_dump(include=set(type(copy_search).model_fields))
+            },
+            "memory": {"config": {"limit_mb": options.memory_mb or settings.memory_mb}},
+        },
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    if options.recompute:
+        names = [node.name for node in copy_search_job().graph.nodes]
+        config["ops"] = {name: {"config": {"recompute": True}} for name in names}
+    return config
+
+
+def _take_in(
+    postgres: Postgres,
+    images: ImageStore,
+    instance: dg.DagsterInstance,
+    paths: Sequence[str],
+    err: Console,
+) -> list[Received]:
+    files = list(find_files(paths, images))
+    if not files:
+        raise InputError(f"no PDF found in {', '.join(paths)}")
+    received: list[Received] = []
+    with _bar(err) as progress, postgres.connect() as db:
+        task = progress.add_task("taking in documents", total=len(files))
+        for path in files:
+            received.append(receive(db, images, path))
+            progress.advance(task)
+        register_partitions(db, instance)
+    return received
+
+
+def _bar(err: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+
+
+_WORDS = {
+    "pages": "reading pages",
+    "panels": "finding panels",
+    "panel_features": "features",
+    "tiles": "tiles",
+    "candidate_pairs": "searching",
+    "verified_pairs": "verifying pairs",
+}
+
+
+@contextmanager
+def _progress(postgres: Postgres, keys: Sequence[str], err: Console) -> Iterator[None]:
+    """Bars per stage, read from the work ledger while the run is at it."""
+    if not err.is_terminal:
+        yield
+        return
+    stop = threading.Event()
+    with _bar(err) as progress, postgres.connect() as db:
+        tasks = {asset: progress.add_task(words, total=None) for asset, words in _WORDS.items()}
+
+        def show() -> None:
+            for stage in store.progress.stages(db, keys):
+                total = max(stage.known, stage.done) or None
+                progress.update(tasks[stage.asset], completed=stage.done, total=total)
+
+        def follow() -> None:
+            while not stop.wait(0.5):
+                show()
+
+        follower = threading.Thread(target=follow, name="progress", daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            follower.join()
+            show()
+
+
+def _first_failure(result: dg.JobExecutionResult) -> str:
+    """The first failure in one line; a failed check is told by the report, not here."""
+    for event in result.all_events:
+        if not event.is_step_failure:
+            continue
+        error = event.step_failure_data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None and "DagsterAssetCheckFailedError" not in (error.cls_name or ""):
+            return f"{event.step_key}: {error.message.strip().splitlines()[0]}"
+    if any(event.is_step_failure for event in result.all_events):
+        return ""
+    return "the run failed; its log is in the Dagster UI (quire ui)"
+
+
+def _tell(
+    received: Sequence[Received], exported: Exported, failed: str, out: Console, err: Console
+) -> int:
+    say: Callable[[str], None] = lambda text: out.print(text, markup=False, highlight=False)  # noqa: E731
+    if exported.pairs:
+        table = Table(title=None, show_edge=False)
+        for name in ("tier", "probability", "relation", "where"):
+            table.add_column(name, justify="right" if name == "probability" else "left")
+        for pair in exported.pairs:
+            table.add_row(pair.tier, f"{pair.probability:.3f}", pair.relation, pair.where)
+        out.print(table)
+    else:
+        say(
+            "No similar regions found."
+            if exported.status == "ok"
+            else "No similar regions found in what could be looked at."
+        )
+    say("")
+    say(exported.looked_at)
+    for path in exported.files:
+        say(f"  {path}")
+    if not exported.new_work and not failed:
+        say("Everything was already there: nothing was computed again.")
+    say("Open the UI with: quire ui  (or: make ui)")
+    troubles = [r.reason for r in received if r.document is None] + list(exported.troubles)
+    for trouble in troubles[:20]:
+        err.print(f"quire: {trouble}", markup=False, highlight=False)
+    if failed:
+        err.print(f"quire: the run failed: {failed}", markup=False, highlight=False)
+        return FAILED
+    if troubles or exported.status != "ok":
+        count = len(troubles)
+        err.print(
+            f"quire: finished, but not everything could be looked at ({count} reasons, above and "
+            "in the report)",
+            markup=False,
+            highlight=False,
+        )
+        return INCOMPLETE
+    return 0

@@ -1,0 +1,39 @@
+"""Schedules: what happens by the clock."""
+
+import dagster as dg
+
+import store.page_batches
+from core.batches import runs_of_neighbours
+from orchestration import jobs
+from orchestration.ingest import register_partitions
+from orchestration.requests import requests_for
+from orchestration.specs import specs_in_force
+from resources.encoder import Encoder
+from resources.postgres import Postgres
+from resources.settings import CopySearch
+
+
+@dg.schedule(
+    job=jobs.copy_search,
+    cron_schedule="0 2 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description=(
+        "Every night at two: whatever is missing, or was made under other settings than those in "
+        "force, is made. Nothing that is there is computed again."
+    ),
+)
+def nightly(
+    context: dg.ScheduleEvaluationContext,
+    postgres: Postgres,
+    copy_search: CopySearch,
+    encoder: Encoder,
+) -> dg.SkipReason | list[dg.RunRequest]:
+    """Request runs over the page batches that are missing or stale."""
+    with postgres.connect() as db:
+        register_partitions(db, context.instance)
+        registered = store.page_batches.keys(db)
+        wanted = store.page_batches.unfinished(db, specs_in_force(copy_search, encoder))
+    if not wanted:
+        return dg.SkipReason("every page batch is there, under the settings in force")
+    night = context.scheduled_execution_time.date().isoformat()
+    return requests_for(runs_of_neighbours(wanted, registered), name=f"nightly-{night}")

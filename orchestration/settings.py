@@ -1,0 +1,123 @@
+"""Settings: the only reader of the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_DAGSTER_YAML = """\
+# Written by Quire; delete the file to have it written anew.
+storage:
+  postgres:
+    postgres_url:
+      env: QUIRE_DAGSTER_STORAGE_URL
+concurrency:
+  runs:
+    max_concurrent_runs: 1
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 300
+telemetry:
+  enabled: false
+retention:
+  schedule:
+    purge_after_days: 90
+  sensor:
+    purge_after_days:
+      skipped: 7
+      failure: 30
+      success: -1
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and how large they may be.
+
+    Attributes:
+        home: ``QUIRE_HOME``: the embedded database, stored files, Dagster's own directory.
+        database_url: ``QUIRE_DATABASE_URL``: a Postgres of your own; empty: the embedded one.
+        store_url: ``QUIRE_STORE_URL``: where files and pixels go; by default below ``home``.
+        inbox: ``QUIRE_INBOX``: the folder that the inbox sensor watches; by default below ``home``.
+        image_encoder: ``QUIRE_IMAGE_ENCODER``: the encoder channel's model; empty: no such channel.
+        preset: ``QUIRE_PRESET``: fast, balanced or thorough.
+        memory_mb: ``QUIRE_MEMORY_MB``: upper bound for the budget of each op; 0: as declared.
+        threads: ``QUIRE_THREADS``: items an op works on at a time; by default the cores, up to 4.
+    """
+
+    home: Path
+    database_url: str = ""
+    store_url: str = ""
+    inbox: Path = Path()
+    image_encoder: str = ""
+    preset: str = "balanced"
+    memory_mb: int = 0
+    threads: int = 2
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the embedded database lives."""
+        return self.home / "postgres"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's own directory."""
+        return self.home / "dagster"
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Raises:
+        ValueError: A value cannot be read, with the variable's name.
+    """
+    known = os.environ if environment is None else environment
+    default = Path(known.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "quire"
+    home = Path(known.get("QUIRE_HOME") or default).expanduser().absolute()
+    return Settings(
+        home=home,
+        database_url=known.get("QUIRE_DATABASE_URL", ""),
+        store_url=known.get("QUIRE_STORE_URL") or (home / "store").as_uri(),
+        inbox=Path(known.get("QUIRE_INBOX") or home / "inbox").expanduser().absolute(),
+        image_encoder=known.get("QUIRE_IMAGE_ENCODER", ""),
+        preset=known.get("QUIRE_PRESET") or "balanced",
+        memory_mb=_whole("QUIRE_MEMORY_MB", known, 0),
+        threads=_whole("QUIRE_THREADS", known, min(4, _cores())),
+    )
+
+
+def prepare_dagster_home(settings: Settings, storage_url: str) -> None:
+    """Make Dagster's directory and point this process and its children at it."""
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    config = settings.dagster_home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(_DAGSTER_YAML)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    os.environ["QUIRE_DAGSTER_STORAGE_URL"] = storage_url
+    os.environ["QUIRE_HOME"] = str(settings.home)
+
+
+def calm_allocator() -> None:
+    """Keep freed memory from staying with the process, in the processes that are started next.
+
+    glibc keeps an arena per thread and trims late. Two arenas and a low trim threshold are set once
+    for every op; ``docs/operations.md`` has the measured effect.
+    """
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # ops bring their own threads
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _whole(name: str, known: Mapping[str, str], default: int) -> int:
+    text = known.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal():
+        raise ValueError(f"{name} is a whole number, not {text!r}")
+    return int(text)

@@ -1,0 +1,19 @@
+"""Which spec each asset is to have, under the settings in force."""
+
+from assets.candidate_pairs import candidates_spec
+from assets.documents import SPEC as DOCUMENTS
+from resources.encoder import Encoder
+from resources.settings import CopySearch
+
+
+def specs_in_force(copy_search: CopySearch, encoder: Encoder) -> dict[str, str]:
+    """Spec id by asset, for the assets whose absence or age a schedule mends."""
+    spec = copy_search.spec
+    return {
+        "documents": DOCUMENTS,
+        "pages": spec.pages_id,
+        "panels": spec.panels_id,
+        "panel_features": spec.features_id,
+        "candidate_pairs": candidates_spec(copy_search, encoder),
+        "verified_pairs": spec.verification_id,
+    }

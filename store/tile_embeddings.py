@@ -1,0 +1,113 @@
+"""Tile embeddings: one table per encoder, so that two spaces can never meet in one search."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import HalfVector
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier, Literal
+
+
+def table_of(db: Connection, encoder_id: str, dim: int) -> str:
+    """The table that holds an encoder's vectors; made and registered when it is first asked for.
+
+    Raises:
+        ValueError: The encoder is registered with another dimension.
+    """
+    name = "tile_embeddings_" + hashlib.sha256(encoder_id.encode()).hexdigest()[:12]
+    with db.transaction():
+        db.execute("SELECT pg_advisory_xact_lock(hashtext('encoders'))")
+        row = db.execute(
+            "SELECT dim FROM encoders WHERE encoder_id = %(id)s", {"id": encoder_id}
+        ).fetchone()
+        if row is None:
+            db.execute(
+                SQL(
+                    """
+                    CREATE TABLE {table} (
+                        panel_id text NOT NULL REFERENCES panels ON DELETE CASCADE,
+                        ordinal integer NOT NULL,
+                        embedding halfvec({dim}) NOT NULL
+                            CHECK (abs(l2_norm(embedding) - 1) < 0.01),
+                        PRIMARY KEY (panel_id, ordinal)
+                    )
+                    """
+                ).format(table=Identifier(name), dim=Literal(dim))
+            )
+            db.execute(
+                """
+                INSERT INTO encoders (encoder_id, table_name, dim)
+                VALUES (%(id)s, %(name)s, %(dim)s)
+                """,
+                {"id": encoder_id, "name": name, "dim": dim},
+            )
+        elif row[0] != dim:
+            raise ValueError(f"{encoder_id} was stored with {row[0]} dimensions, not {dim}")
+    return name
+
+
+def replace(
+    db: Connection,
+    table: str,
+    panel_id: str,
+    ordinals: Sequence[int],
+    vectors: NDArray[np.float32],
+) -> None:
+    """Store the vectors of one panel, shape (tiles, dim), in place of what was there."""
+    db.execute(
+        SQL("DELETE FROM {table} WHERE panel_id = %(panel_id)s").format(table=Identifier(table)),
+        {"panel_id": panel_id},
+    )
+    statement = SQL("COPY {table} (panel_id, ordinal, embedding) FROM STDIN (FORMAT BINARY)")
+    with db.cursor() as cursor, cursor.copy(statement.format(table=Identifier(table))) as copy:
+        copy.set_types(["text", "int4", "halfvec"])
+        for ordinal, vector in zip(ordinals, vectors, strict=True):
+            copy.write_row((panel_id, ordinal, HalfVector(vector)))
+
+
+def of_panels(
+    db: Connection, table: str, panel_ids: Sequence[str]
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Vectors of some panels: the panel id of each row, and shape (rows, dim)."""
+    rows = db.execute(
+        SQL(
+            """
+            SELECT panel_id, embedding FROM {table}
+            WHERE panel_id = ANY(%(ids)s) ORDER BY panel_id, ordinal
+            """
+        ).format(table=Identifier(table)),
+        {"ids": list(panel_ids)},
+    ).fetchall()
+    return _unpack(rows)
+
+
+def stored_blocks(
+    db: Connection, table: str, panels_per_block: int
+) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    """All stored vectors, some panels at a time, ordered by panel id."""
+    after = ""
+    while True:
+        rows = db.execute(
+            SQL(
+                """
+                SELECT panel_id, embedding FROM {table}
+                WHERE panel_id IN (
+                    SELECT DISTINCT panel_id FROM {table}
+                    WHERE panel_id > %(after)s ORDER BY panel_id LIMIT %(limit)s)
+                ORDER BY panel_id, ordinal
+                """
+            ).format(table=Identifier(table)),
+            {"after": after, "limit": panels_per_block},
+        ).fetchall()
+        if not rows:
+            return
+        yield _unpack(rows)
+        after = rows[-1][0]
+
+
+def _unpack(rows: Sequence[tuple[str, HalfVector]]) -> tuple[list[str], NDArray[np.float32]]:
+    owners = [panel_id for panel_id, _ in rows]
+    vectors = [embedding.to_numpy() for _, embedding in rows]
+    return owners, np.asarray(vectors, dtype=np.float32).reshape(len(owners), -1)
