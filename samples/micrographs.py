@@ -79,7 +79,7 @@ def cell_map(points: Points, height: int, width: int) -> tuple[NDArray[np.int32]
     y, x = np.mgrid[0:height:2, 0:width:2]
     distance, index = KDTree(points).query(np.stack([x.ravel(), y.ravel()], 1), k=2)
     border = (distance[:, 1] - distance[:, 0]).reshape(x.shape).astype(np.float32) / 2
-    nearest = index[:, 0].reshape(x.shape).astype(np.int32)
+    nearest = np.asarray(index)[:, 0].reshape(x.shape).astype(np.int32)
     size = (width, height)
     return (
         cv2.resize(nearest.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(
@@ -243,7 +243,7 @@ def histology(rng: Rng, height: int, width: int, spacing: float = 34, brown: flo
     cell, border = cell_map(points, height, width)
     space = cloud(rng, height, width, spacing * 1.5) + 0.5 * cloud(rng, height, width, spacing / 2)
     limit = np.percentile(space, 86)
-    lumen = 1 / (1 + np.exp(-(space - limit) * 14))
+    lumen = 1 / (1 + np.exp(np.clip((limit - space) * 14, -30, 30)))
     open_space = lumen.astype(np.float32)
     ground = 0.30 + 0.075 * cloud(rng, height, width, 2) + 0.06 * cloud(rng, height, width, 7)
     ground += 0.10 * cloud(rng, height, width, spacing * 3)
