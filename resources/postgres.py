@@ -30,10 +30,10 @@ HOPELESS = (
     "does not exist",
     "permission denied",
     "certificate",
-    "does not support SSL",
-    "requires SSL",
+    "does not support ssl",
+    "requires ssl",
 )
-"""Answers that waiting does not change."""
+"""Answers, in lower case, that waiting does not change."""
 
 _ready: set[str] = set()
 """Databases that this process has found, or made, fit for use."""
@@ -185,7 +185,8 @@ class Postgres(dg.ConfigurableResource):
                 )
             except psycopg.OperationalError as error:
                 reason = _without_password(str(error), known)
-            if any(sign in reason for sign in HOPELESS) or time.monotonic() + pause_s > deadline:
+            hopeless = any(sign in reason.lower() for sign in HOPELESS)
+            if hopeless or time.monotonic() + pause_s > deadline:
                 raise DatabaseUnavailableError(
                     f"no connection to the database ({self.described()}): {reason}"
                 )
@@ -215,10 +216,12 @@ def _parse(url: str) -> dict[str, Any]:
 
 
 def _without_password(message: str, known: dict[str, Any]) -> str:
-    """The last line of an error of libpq, which names each address it tried on one of its own."""
-    password = str(known.get("password") or "")
+    """The first line of an error of libpq; what follows are guesses at its cause."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    reason = lines[-1] if lines else "no answer"
+    reason = lines[0] if lines else "no answer"
+    for opening in ("connection failed: ", "connection is bad: "):
+        reason = reason.removeprefix(opening)
+    password = str(known.get("password") or "")
     return reason.replace(password, "***") if password else reason
 
 
