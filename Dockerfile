@@ -1,0 +1,54 @@
+# One image, three roles (web server, daemon, code location), told apart by the command.
+# Alone it is everything at once, with the embedded database:
+#
+#   docker run --init -p 127.0.0.1:3000:3000 -v quire:/data quire
+#   docker run --init -v quire:/data -v "$PWD/papers:/papers:ro" -v "$PWD/out:/out" quire \
+#     quire run /papers --out /out
+#
+# BASE can be any Debian or Ubuntu with Python 3.11 to 3.14 under the same path in both stages.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+# cpu, gpu, or none: without torch the image is about 900 MB smaller, and copy search runs on local
+# features alone.
+ARG TORCH=cpu
+WORKDIR /src
+COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY scripts/setup.sh scripts/
+RUN QUIRE_TORCH=${TORCH} bash scripts/setup.sh \
+      --venv /opt/quire --no-project --groups "run encoders s3 k8s"
+COPY core/ core/
+COPY store/ store/
+COPY resources/ resources/
+COPY assets/ assets/
+COPY orchestration/ orchestration/
+COPY migrations/ migrations/
+RUN /opt/quire/bin/pip install --quiet --no-deps --no-build-isolation . \
+ && find /opt/quire -name '*.a' -delete
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="Quire" \
+      org.opencontainers.image.licenses="AGPL-3.0-or-later"
+# The uid is fixed so that volumes and Kubernetes security contexts can name it.
+RUN groupadd --gid 10001 quire \
+ && useradd --uid 10001 --gid quire --home-dir /data --no-create-home --shell /usr/sbin/nologin quire \
+ && install -d -o quire -g quire /data /data/dagster
+COPY --from=build /opt/quire /opt/quire
+COPY LICENSE workspace.yaml /app/
+WORKDIR /app
+# What quire would set for its own children; here Dagster's commands are started directly.
+ENV PATH=/opt/quire/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=2 \
+    MALLOC_TRIM_THRESHOLD_=131072 \
+    QUIRE_HOME=/data \
+    DAGSTER_HOME=/data/dagster \
+    DAGSTER_DISABLE_TELEMETRY=1
+USER 10001:10001
+VOLUME /data
+EXPOSE 3000
+# For the web server, alone or as a service. The other roles bring their own check.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
+  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:3000/server_info', timeout=4)"]
+CMD ["quire", "ui", "--host", "0.0.0.0", "--port", "3000"]
