@@ -1,5 +1,6 @@
 """Pages: what each page holds, one row per page that could be read."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -151,3 +152,30 @@ def _decode(row: dict[str, Any]) -> PageContent:
         word_boxes_pt=boxes(row["words"]),
         drawing_boxes_pt=boxes(row["drawings"]),
     )
+
+
+def read_counts(db: Connection, document_ids: Sequence[str]) -> dict[str, int]:
+    """How many pages of each document have been read and cut into panels."""
+    rows = db.execute(
+        """
+        SELECT document_id, count(*)::int FROM pages
+        WHERE document_id = ANY(%(ids)s) AND EXISTS (
+            SELECT FROM work WHERE asset = 'panels' AND unit = page_unit(document_id, page)
+              AND status <> 'failed')
+        GROUP BY document_id
+        """,
+        {"ids": list(document_ids)},
+    ).fetchall()
+    return {document_id: count for document_id, count in rows}
+
+
+def sizes(db: Connection, document_ids: Sequence[str]) -> dict[tuple[str, int], tuple[float, float]]:
+    """Width and height in points, by document and page."""
+    rows = db.execute(
+        """
+        SELECT document_id, page, width_pt, height_pt FROM pages
+        WHERE document_id = ANY(%(ids)s)
+        """,
+        {"ids": list(document_ids)},
+    ).fetchall()
+    return {(document_id, page): (width, height) for document_id, page, width, height in rows}

@@ -157,3 +157,44 @@ def counts(db: Connection, document_ids: Sequence[str]) -> dict[str, dict[str, i
     for document_id, modality, count in rows:
         found.setdefault(document_id, {})[modality] = count
     return found
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How much of what was found has been compared."""
+
+    panels: int
+    drawings: int
+    compared: int
+
+
+def coverage(db: Connection, document_ids: Sequence[str]) -> Compared:
+    """Primary panels of some documents: all, those set aside as drawings, those searched."""
+    with db.cursor(row_factory=class_row(Compared)) as cursor:
+        row = cursor.execute(
+            """
+            SELECT count(*)::int AS panels,
+                   (count(*) FILTER (WHERE drawing))::int AS drawings,
+                   (count(*) FILTER (WHERE NOT drawing AND EXISTS (
+                       SELECT FROM work WHERE asset = 'candidate_pairs' AND unit = panel_id
+                         AND status <> 'failed')))::int AS compared
+            FROM panels
+            WHERE document_id = ANY(%(ids)s) AND alternative_of IS NULL
+            """,
+            {"ids": list(document_ids)},
+        ).fetchone()
+    assert row is not None
+    return row
+
+
+def others(db: Connection, document_ids: Sequence[str]) -> tuple[int, int]:
+    """Documents and primary panels stored beside these documents."""
+    row = db.execute(
+        """
+        SELECT count(DISTINCT document_id)::int, count(*)::int FROM panels
+        WHERE document_id <> ALL(%(ids)s) AND alternative_of IS NULL AND NOT drawing
+        """,
+        {"ids": list(document_ids)},
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]

@@ -65,20 +65,3 @@ def of_documents(db: Connection, document_ids: Sequence[str], spec: str) -> list
             """,
             {"ids": list(document_ids), "spec": spec},
         ).fetchall()
-
-
-def documents_touched(db: Connection, batch_keys: Sequence[str], spec: str) -> list[str]:
-    """Documents of these partitions, and documents with which they share a pair."""
-    rows = db.execute(
-        """
-        SELECT document_id FROM page_batch_ranges WHERE batch_key = ANY(%(keys)s)
-        UNION
-        SELECT p.document_id
-        FROM verified_pairs AS v
-        JOIN panels AS p ON p.panel_id IN (v.panel_a, v.panel_b)
-        WHERE v.batch_key = ANY(%(keys)s) AND v.spec = %(spec)s
-        ORDER BY 1
-        """,
-        {"keys": list(batch_keys), "spec": spec},
-    ).fetchall()
-    return [document_id for (document_id,) in rows]

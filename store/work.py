@@ -112,29 +112,20 @@ def summary(db: Connection, job: Job) -> list[BatchSummary]:
         ).fetchall()
 
 
-def troubles(db: Connection, document_id: str, specs: Sequence[str]) -> list[Trouble]:
-    """Everything that did not end well for one document under the specs in force."""
+def troubles(db: Connection, document_id: str) -> list[Trouble]:
+    """Everything that did not end well for one document, reports themselves apart."""
     with db.cursor(row_factory=class_row(Trouble)) as cursor:
         return cursor.execute(
             """
-            SELECT DISTINCT work.asset, work.unit, work.status, work.reason
-            FROM work
-            LEFT JOIN panels ON panel_id = ANY(string_to_array(work.unit, '+'))
-            WHERE work.status <> 'ok' AND work.spec = ANY(%(specs)s)
-              AND (work.unit = %(document_id)s
-                   OR work.unit LIKE %(document_id)s || ':%%'
-                   OR panels.document_id = %(document_id)s)
-              AND work.asset <> 'duplicate_reports'
-            ORDER BY work.asset, work.unit
+            SELECT asset, unit, status, reason FROM work
+            WHERE batch_key IN (
+                    SELECT batch_key FROM page_batch_ranges WHERE document_id = %(document_id)s)
+              AND status <> 'ok' AND asset <> 'duplicate_reports'
+              AND (unit = %(document_id)s OR unit LIKE %(document_id)s || ':%%'
+                   OR EXISTS (SELECT FROM panels
+                              WHERE panel_id = ANY(string_to_array(unit, '+'))
+                                AND document_id = %(document_id)s))
+            ORDER BY asset, unit
             """,
-            {"document_id": document_id, "specs": list(specs)},
+            {"document_id": document_id},
         ).fetchall()
-
-
-def done_units(db: Connection, batch_keys: Sequence[str]) -> dict[str, int]:
-    """How many units each asset has in the ledger for these partitions, for progress."""
-    rows = db.execute(
-        "SELECT asset, count(*) FROM work WHERE batch_key = ANY(%(keys)s) GROUP BY asset",
-        {"keys": list(batch_keys)},
-    ).fetchall()
-    return {asset: count for asset, count in rows}
