@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from core.geometry import Box, Image, area, intersection
 
@@ -99,8 +100,8 @@ def tile_boxes(width_px: int, height_px: int, spec: TileSpec) -> list[Tile]:
     """Windows over a panel: each level by itself covers every pixel of it.
 
     Windows are square with equal steps between them, the first at the near edge and the last at the
-    far one. Only where even the coarsest level would exceed ``max_tiles`` (beyond about 40 : 1, which
-    is a rule rather than a picture) do they stretch along the long side.
+    far one. Only where even the coarsest level would exceed ``max_tiles`` (beyond about 40 : 1,
+    which is a rule rather than a picture) do they stretch along the long side.
 
     Args:
         width_px: Panel width, at least 1.
@@ -162,17 +163,17 @@ def is_blank(tile: Image, spec: TileSpec, ignore_boxes_px: Sequence[Box] = ()) -
     """Whether a tile holds too little of a picture to be compared with anything.
 
     An encoder puts all blank tiles next to each other, so comparing them reports pairs that say
-    nothing. Blank are: flat areas with or without noise or uneven light, a letter or arrow on a plain
-    ground, and tiles that are mostly annotation.
+    nothing. Blank are: flat areas with or without noise or uneven light, a letter or arrow on a
+    plain ground, and tiles that are mostly annotation.
 
     Args:
         tile: RGB, shape (height, width, 3).
         spec: What counts as too little.
-        ignore_boxes_px: Letters, arrows and scale bars, in the tile's pixels; what they cover counts
-            neither as ink nor as ground. They may reach over the edge.
+        ignore_boxes_px: Letters, arrows and scale bars, in the tile's pixels; what they cover
+            counts neither as ink nor as ground. They may reach over the edge.
     """
     height, width = tile.shape[:2]
-    grey = cv2.cvtColor(np.ascontiguousarray(tile), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(np.ascontiguousarray(tile), cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
     seen = np.ones((height, width), dtype=bool)
     for box in ignore_boxes_px:
         x0, y0, x1, y1 = intersection(box, (0, 0, width, height))
@@ -191,7 +192,7 @@ def is_blank(tile: Image, spec: TileSpec, ignore_boxes_px: Sequence[Box] = ()) -
     return _detail(grey, spec.blank_side_px) < spec.blank_detail
 
 
-def _detail(grey: np.ndarray[tuple[int, int], np.dtype[np.uint8]], side_px: int) -> float:
+def _detail(grey: NDArray[np.uint8], side_px: int) -> float:
     """Standard deviation of local averages about their neighbourhood, in grey levels."""
     height, width = grey.shape
     size = (min(width, side_px), min(height, side_px))

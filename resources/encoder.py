@@ -265,7 +265,8 @@ def _stated_activation(choice: EncoderChoice, config: Mapping[str, Any], path: P
     raise EncoderError(
         f"{path} does not say which activation it was trained with, and the wrong one changes "
         "every vector without an error: append ?activation=quick_gelu (OpenAI, MetaCLIP, DFN and "
-        "LAION-400M ViT-B-32 checkpoints), ?activation=gelu (most others), or ?tag=TAG to the setting"
+        "LAION-400M ViT-B-32 checkpoints), ?activation=gelu (most others), or ?tag=TAG, the "
+        "published one that it is or was trained from, to the setting"
     )
 
 

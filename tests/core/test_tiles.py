@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,7 +63,7 @@ def test_neighbouring_windows_are_square_and_half_a_side_apart(
         assert {(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes} == {(side_px, side_px)}
         for axis in (0, 1):
             starts = sorted({box[axis] for box in boxes})
-            assert all(b - a <= side_px / 2 + 1 for a, b in zip(starts, starts[1:], strict=False))
+            assert all(b - a <= side_px / 2 + 1 for a, b in itertools.pairwise(starts))
 
 
 def test_a_square_panel_has_one_nine_and_twenty_five_tiles() -> None:
@@ -134,8 +136,9 @@ def test_a_single_band_of_a_blot_is_not_blank() -> None:
 
 def test_faint_cells_on_a_dark_ground_are_not_blank() -> None:
     y, x = np.mgrid[:120, :120]
-    cells = sum(40 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 60) for cy, cx in [(30, 40), (80, 90)])
-    assert not is_blank(np.repeat((6 + cells)[..., None], 3, axis=2).astype(np.uint8), SPEC)
+    cells = [np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 60) for cy, cx in [(30, 40), (80, 90)]]
+    field = 6 + 40 * (cells[0] + cells[1])
+    assert not is_blank(np.repeat(field[..., None], 3, axis=2).astype(np.uint8), SPEC)
 
 
 def test_texture_is_not_blank() -> None:
