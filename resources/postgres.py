@@ -206,13 +206,24 @@ def _parse(url: str) -> dict[str, Any]:
     """The parts of a connection string, with what Quire adds unless it is given."""
     try:
         known = conninfo_to_dict(_without_driver(url))
+        sensible = _is_sensible(known)
     except psycopg.ProgrammingError:  # its message repeats parts of the password
+        known, sensible = {}, False
+    if not sensible:
         raise DatabaseUnavailableError(
             "the database URL is not understood: it looks like "
             "postgresql://user:password@host:5432/name, with special characters in the password "
             "percent-encoded"
-        ) from None
+        )
     return {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "quire"} | known
+
+
+def _is_sensible(known: dict[str, Any]) -> bool:
+    """Whether no part of a password has come to lie elsewhere, for want of percent-encoding."""
+    ports = str(known.get("port") or "").split(",")
+    return all(port == "" or port.isdigit() for port in ports) and not any(
+        "@" in str(known.get(part) or "") for part in ("host", "dbname")
+    )
 
 
 def _without_password(message: str, known: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from resources.embedded_postgres import (
     Binaries,
     DatabaseUnavailableError,
     EmbeddedPostgres,
+    ServerSettings,
 )
 
 AS_ROOT = os.geteuid() == 0
@@ -53,23 +54,34 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def pristine(home: Path) -> Path:
+def pristine(home: Path, forgetful_settings: ServerSettings) -> Path:
     """A stopped server's data directory, to be copied."""
-    server = EmbeddedPostgres(home / "pristine")
+    server = EmbeddedPostgres(home / "pristine", settings=forgetful_settings)
     server.start()
     server.stop()
     return server.data_dir
 
 
 @pytest.fixture
-def server(home: Path, pristine: Path) -> Iterator[EmbeddedPostgres]:
-    """A server of its own for each test, stopped so far."""
+def data_dir(home: Path, pristine: Path) -> Iterator[Path]:
+    """A data directory of its own for each test."""
     data_dir = home / "server"
     subprocess.run(["cp", "-a", pristine, data_dir], check=True)
-    server = EmbeddedPostgres(data_dir)
-    yield server
-    server.stop()
+    yield data_dir
+    EmbeddedPostgres(data_dir).stop()
     shutil.rmtree(data_dir)
+
+
+@pytest.fixture
+def server(data_dir: Path, forgetful_settings: ServerSettings) -> EmbeddedPostgres:
+    """A server, stopped so far."""
+    return EmbeddedPostgres(data_dir, settings=forgetful_settings)
+
+
+@pytest.fixture
+def durable_server(data_dir: Path) -> EmbeddedPostgres:
+    """The same as users have it."""
+    return EmbeddedPostgres(data_dir)
 
 
 def pid_of(server: EmbeddedPostgres) -> int:
@@ -141,10 +153,9 @@ def test_starting_a_running_server_changes_nothing(server: EmbeddedPostgres) -> 
     assert pid_of(server) == pid
 
 
-def test_the_measured_settings_are_in_force(server: EmbeddedPostgres) -> None:
-    expected = server.settings
-    with psycopg.connect(server.start()) as db:
-        for name, value in vars(expected).items():
+def test_the_measured_settings_are_in_force(durable_server: EmbeddedPostgres) -> None:
+    with psycopg.connect(durable_server.start()) as db:
+        for name, value in vars(ServerSettings()).items():
             assert db.execute("SELECT current_setting(%s)", [name]).fetchone() == (str(value),)
 
 
@@ -207,8 +218,9 @@ def test_four_starters_at_once_give_one_server(home: Path) -> None:
 
 
 def test_a_kill_in_the_middle_of_a_copy_loses_nothing_acknowledged_and_leaves_no_half_batch(
-    server: EmbeddedPostgres,
+    durable_server: EmbeddedPostgres,
 ) -> None:
+    server = durable_server
     batch_rows = 5_000
     server.start()
     with psycopg.connect(server.url, autocommit=True) as db:
@@ -343,9 +355,9 @@ def test_without_any_place_for_a_socket_the_error_says_so(
 
 
 def test_on_request_the_server_listens_on_loopback_and_asks_for_its_password(
-    server: EmbeddedPostgres,
+    server: EmbeddedPostgres, forgetful_settings: ServerSettings
 ) -> None:
-    listening = EmbeddedPostgres(server.data_dir, tcp_port=0)
+    listening = EmbeddedPostgres(server.data_dir, tcp_port=0, settings=forgetful_settings)
     listening.start()
     with psycopg.connect(listening.tcp_url) as db:
         assert db.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)
