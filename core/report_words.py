@@ -69,8 +69,16 @@ TIER_NOTE: dict[Tier, str] = {
 }
 STATUS_LABEL: dict[Status, str] = {
     "ok": "Complete",
-    "degraded": "Degraded: parts were not looked at",
-    "failed": "Failed: no result",
+    "degraded": "Degraded",
+    "failed": "Failed",
+}
+STATUS_NOTE: dict[Status, str] = {
+    "ok": "Everything in scope was looked at.",
+    "degraded": (
+        "Parts were not looked at. Regions in what is listed here may be similar to others "
+        "without being reported."
+    ),
+    "failed": "There is no result, and no conclusion can be drawn from this report.",
 }
 CHANNEL_LABEL: dict[ChannelKind, str] = {
     "local": "Local image features",
@@ -137,26 +145,31 @@ def describe(pair: ReportPair) -> str:
     """What the measurements say, in one sentence that claims nothing else.
 
     The order is that of the transform: mirror, turn, scale; then what happened to the grey levels;
-    then how much is shared. "B matches A mirrored, turned 12 degrees clockwise, reduced to 80 %,
-    brighter; they share 63 % of the smaller panel."
+    then how much is shared. "B matches A mirrored left to right, turned 12 degrees clockwise,
+    reduced to 80 %, brighter; they share 63 % of the smaller panel."
     """
-    changes = [*_geometry(pair), *_greys(pair)]
+    geometry, greys = _geometry(pair), _greys(pair)
+    if geometry:
+        how = " " + ", ".join(geometry + greys)
+    else:
+        but = f" but {', '.join(greys)}" if greys else ""
+        how = f", neither turned, mirrored nor scaled{but}"
     matches = {
         "same_image": "B matches A",
-        "other_channel": "B matches the structures of A in another channel or a merge",
+        "other_channel": "B matches the structures of A",
         "overlapping_fields": "Part of B matches part of A",
-        "copy_move": "Region B matches region A of the same panel",
-        "same_blot": "The bands in B match those in A",
+        "copy_move": "Within one panel, region B matches region A",
+        "same_blot": "The bands of B match those of A",
     }[pair.relation]
-    how = ", ".join(changes) if changes else "as it is, neither turned, mirrored nor scaled"
-    separator = " " if pair.relation != "other_channel" else ", "
+    return f"{matches}{how}; {_shared(pair)}."
+
+
+def _shared(pair: ReportPair) -> str:
     if pair.relation == "copy_move":
-        each = f"each covers {percent(pair.overlap)} of the panel"
-    elif pair.overlap >= 0.995:
-        each = "they share the whole of the smaller panel"
-    else:
-        each = f"they share {percent(pair.overlap)} of the smaller panel"
-    return f"{matches}{separator}{how}; {each}."
+        return f"B lies {_shifted(pair)}, each covers {percent(pair.overlap)} of the panel"
+    if pair.overlap >= 0.995:
+        return "they share the whole of the smaller panel"
+    return f"they share {percent(pair.overlap)} of the smaller panel"
 
 
 def _geometry(pair: ReportPair) -> list[str]:
@@ -175,8 +188,6 @@ def _geometry(pair: ReportPair) -> list[str]:
         words.append(f"enlarged to {100 * pair.scale:.0f} %")
     elif 1 - pair.scale >= LIMITS.scale:
         words.append(f"reduced to {100 * pair.scale:.0f} %")
-    if pair.relation == "copy_move":
-        words.append(_shifted(pair))
     return words
 
 
@@ -196,16 +207,18 @@ def _shifted(pair: ReportPair) -> str:
     (a, b, c), (d, e, f) = pair.transform
     right, down = a * x + b * y + c - x, d * x + e * y + f - y
     if math.hypot(right, down) < LIMITS.shift_px:
-        return "at the same place"
+        return "at the same place as A"
     steps = [
         f"{abs(step):.0f} px {direction}"
         for step, direction in (
-            (right, "to the right" if right > 0 else "to the left"),
-            (down, "down" if down > 0 else "up"),
+            (right, "to the right of" if right > 0 else "to the left of"),
+            (down, "below" if down > 0 else "above"),
         )
         if abs(step) >= 1
     ]
-    return " and ".join(steps) + " from it"
+    return " and ".join(
+        f"{step} {'it' if position else 'A'}" for position, step in enumerate(steps)
+    )
 
 
 def _greys(pair: ReportPair) -> list[str]:

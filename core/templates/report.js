@@ -62,11 +62,11 @@
 
   function cut(pair, percent) {
     const stage = pair.querySelector(".compare .stage");
-    const width = stage.viewBox.baseVal.width;
-    const x = (width * percent) / 100;
+    const box = stage.viewBox.baseVal;
+    const x = box.x + (box.width * percent) / 100;
     const rect = stage.querySelector(".cut");
     rect.setAttribute("x", x);
-    rect.setAttribute("width", width - x);
+    rect.setAttribute("width", box.x + box.width - x);
     const line = stage.querySelector(".divider");
     line.setAttribute("x1", x);
     line.setAttribute("x2", x);
@@ -81,6 +81,9 @@
     if (next === "overlay") over.setAttribute("clip-path", over.dataset.cut);
     else if (next === "difference") over.setAttribute("clip-path", over.dataset.within);
     else over.removeAttribute("clip-path");
+    const base = stage.querySelector(".base");
+    if (next === "difference") base.setAttribute("clip-path", over.dataset.within);
+    else base.removeAttribute("clip-path");
     for (const button of pair.querySelectorAll(".modes button")) {
       button.setAttribute("aria-pressed", String(button.dataset.mode === next));
     }
@@ -105,7 +108,7 @@
     const drag = (event) => {
       if (stage.dataset.mode !== "overlay" || !(event.buttons & 1)) return;
       const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(stage.getScreenCTM().inverse());
-      const percent = Math.min(100, Math.max(0, (100 * point.x) / stage.viewBox.baseVal.width));
+      const percent = Math.min(100, Math.max(0, (100 * (point.x - stage.viewBox.baseVal.x)) / stage.viewBox.baseVal.width));
       slider.value = String(percent);
       cut(pair, percent);
     };

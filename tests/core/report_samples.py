@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,11 +66,12 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def jpeg(picture: Picture) -> bytes:
+def jpeg(picture: NDArray[Any]) -> bytes:
     """The picture as a file."""
     return cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
 
 
+@lru_cache
 def cells(seed: int, width: int = 320, height: int = 240, color: int = 1) -> Picture:
     """Bright blobs on black, like nuclei under a fluorescence microscope."""
     rng = np.random.default_rng(seed)
@@ -92,6 +95,7 @@ def cells(seed: int, width: int = 320, height: int = 240, color: int = 1) -> Pic
     return np.clip(picture * 235, 0, 255).astype(np.uint8)
 
 
+@lru_cache
 def blot(seed: int, width: int = 340, height: int = 120) -> Picture:
     """Dark bands on light grey."""
     rng = np.random.default_rng(seed)
@@ -109,6 +113,7 @@ def blot(seed: int, width: int = 340, height: int = 120) -> Picture:
     return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
+@lru_cache
 def tissue(seed: int, width: int = 320, height: int = 250) -> Picture:
     """Pink and purple texture, like stained histology."""
     rng = np.random.default_rng(seed)
@@ -233,7 +238,7 @@ def pair(
 
 def copy_move() -> ReportPair:
     """A repeated patch in one panel."""
-    picture = tissue(8)
+    picture = tissue(8).copy()
     picture[130:200, 190:270] = picture[40:110, 30:110]
     whole = pair(picture, relation="copy_move", tier="B", probability=0.71, modality="histology")
     shift = ((1.0, 0.0, 160.0), (0.0, 1.0, 90.0))
@@ -250,8 +255,13 @@ def copy_move() -> ReportPair:
 
 def sample_pairs() -> list[ReportPair]:
     """One pair of each relation, in report order."""
+    return list(_sample_pairs())
+
+
+@lru_cache
+def _sample_pairs() -> tuple[ReportPair, ...]:
     other = "Lee et al. - supplementary figures (final, revised) 2023.pdf"
-    pairs = [
+    pairs: list[ReportPair] = [
         pair(cells(1), degrees=12, scale=0.8, mirror=True, gain=1.15, offset=10),
         pair(blot(2), relation="same_blot", tier="A", probability=0.95, degrees=180,
              modality="blot", pages=(2, 7), names=("Smith 2021.pdf", other)),
@@ -261,7 +271,7 @@ def sample_pairs() -> list[ReportPair]:
         pair(cells(6, color=0), relation="other_channel", tier="B", probability=0.93,
              swap_channels=True, pages=(6, 6)),
     ]  # fmt: skip
-    return sorted(pairs, key=report_order)
+    return tuple(sorted(pairs, key=report_order))
 
 
 def scope(name: str, pages: int = 12) -> DocumentScope:
@@ -330,4 +340,41 @@ def failed() -> Report:
     return replace(
         report_of(()), documents=(document,), status="failed", coverage=Coverage(0, 0),
         title="Similar regions in locked.pdf",
+        channels=(
+            Channel("local", False, "no panels"), Channel("encoder", False, "none configured"),
+        ),
     )  # fmt: skip
+
+
+def hostile(text: str) -> tuple[Report, list[ReportPair]]:
+    """A degraded report that says the text wherever a report can be made to say something."""
+    listed = [
+        replace(
+            one,
+            pair_id=f"{position}{text}",
+            a=replace(one.a, name=text, panel_id=text, extraction_method=text, modality=text),
+            b=replace(one.b, name=text, panel_id=f"{text}2", modality=text),
+            channels=(f"encoder:{text}", text),
+            encoder_id=text,
+            code_version=text,
+            evidence={text: 1.0},
+        )
+        for position, one in enumerate(sample_pairs())
+    ]
+    report = degraded(report_of(listed))
+    return (
+        replace(
+            report,
+            title=text,
+            quire_version=text,
+            code_version=text,
+            specs={text: text},
+            documents=tuple(
+                replace(document, name=text, reasons=(text,), panels={text: 3})
+                for document in report.documents
+            ),
+            channels=tuple(replace(channel, detail=text) for channel in report.channels),
+            flags=tuple(replace(flag, sentence=text) for flag in report.flags),
+        ),
+        listed,
+    )
