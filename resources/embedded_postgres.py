@@ -278,12 +278,16 @@ class EmbeddedPostgres:
         Raises:
             DatabaseUnavailableError: It does not start, with the reason.
         """
-        if not self.is_running():
-            _make_dir(self.data_dir)
-            with self._exclusively():
-                if not self._settled():
-                    self._start()
-        self._check_tcp()
+        try:
+            if not self.is_running():
+                _make_dir(self.data_dir)
+                with self._exclusively():
+                    if not self._settled():
+                        self._start()
+            if self.tcp_port is not None:
+                self._have_tcp()
+        except OSError as error:
+            raise self._unusable(error) from None
         return self.url
 
     def stop(self) -> bool:
@@ -356,7 +360,10 @@ class EmbeddedPostgres:
         """
         if _wait(self._nobody_alive, 0):
             return False
-        _wait(lambda: self.is_running() or self._nobody_alive(), LIMITS.orphan_timeout_s)
+        postmaster = self._postmaster()
+        lives = postmaster is not None and _serves(postmaster.pid, self.cluster_dir)
+        patience_s = LIMITS.start_timeout_s if lives else LIMITS.orphan_timeout_s
+        _wait(lambda: self.is_running() or self._nobody_alive(), patience_s)
         if self.is_running():
             return True
         if self._nobody_alive():
@@ -409,10 +416,15 @@ class EmbeddedPostgres:
         binaries = self._binaries()
         account = self._account()
         binaries = _reachable(binaries, account)
-        if not (self.data_dir / "cluster").exists():
+        place = self.data_dir / "cluster"
+        if place.is_symlink() and not place.exists():
+            raise DatabaseUnavailableError(
+                f"the files of the database are gone: {place} leads to {place.readlink()}, which "
+                "does not exist; bring it back, or remove the link to begin with an empty database"
+            )
+        if not place.exists():
             self._create_cluster(binaries, account)
         self._launch(binaries, account)
-        self._prepare()
 
     def _binaries(self) -> Binaries:
         """The installation that fits the cluster, or the newest for a cluster to be."""
@@ -463,7 +475,6 @@ class EmbeddedPostgres:
 
     def _create_cluster(self, binaries: Binaries, account: Account) -> None:
         """Write a fresh cluster beside its place and move it there: half of one never is."""
-        (self.data_dir / "cluster").unlink(missing_ok=True)
         for unfinished in self.data_dir.glob("cluster-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
         home = self.data_dir
@@ -487,6 +498,15 @@ class EmbeddedPostgres:
                 ],
                 account,
             )
+            if done.returncode == 0:
+                done = _run(
+                    [
+                        *(binaries.program("postgres"), "--single", "-D", str(new)),
+                        *("-c", "exit_on_error=true", "postgres"),
+                    ],
+                    account,
+                    stdin=f"CREATE DATABASE {DATABASE};\n",
+                )
             if done.returncode != 0:
                 raise self._failed(done.stdout)
             _write(new / "pg_hba.conf", HOST_RULES, account)
@@ -540,32 +560,22 @@ class EmbeddedPostgres:
             f"again; its log is {self.log_file}"
         )
 
-    def _prepare(self) -> None:
-        """Have the database, and a password where one is asked for."""
-        with psycopg.connect(self.url_of("postgres"), autocommit=True) as db:
-            exists = "SELECT 1 FROM pg_database WHERE datname = %(name)s"
-            if db.execute(exists, {"name": DATABASE}).fetchone() is None:
-                db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-            if self.tcp_port is not None:
-                password_file = self.data_dir / "password"
-                if not password_file.exists():
-                    _write(password_file, secrets.token_urlsafe(24), None)
-                verifier = db.pgconn.encrypt_password(
-                    password_file.read_bytes(), USER.encode(), b"scram-sha-256"
-                )
-                db.execute(
-                    sql.SQL("ALTER ROLE {} PASSWORD {}").format(
-                        sql.Identifier(USER), sql.Literal(verifier.decode())
-                    )
-                )
-
-    def _check_tcp(self) -> None:
-        postmaster = self._postmaster()
-        if self.tcp_port is None or (postmaster and postmaster.listens_on):
-            return
-        raise DatabaseUnavailableError(
-            "the embedded Postgres already runs without TCP: stop it first (quire db stop)"
-        )
+    def _have_tcp(self) -> None:
+        """Make sure that the server listens and knows the password, which is made where missing."""
+        postmaster = self._running()
+        if postmaster is None or not postmaster.listens_on:
+            raise DatabaseUnavailableError(
+                "the embedded Postgres already runs without TCP: stop it first (quire db stop)"
+            )
+        file = self.data_dir / "password"
+        password = file.read_text() if file.exists() else secrets.token_urlsafe(24)
+        with psycopg.connect(self.url, autocommit=True) as db:
+            verifier = db.pgconn.encrypt_password(
+                password.encode(), USER.encode(), b"scram-sha-256"
+            ).decode()
+            db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(USER), verifier))
+        if not file.exists():
+            _write(file, password, None)
 
     def _open_log(self) -> IO[bytes]:
         if self.log_file.exists() and self.log_file.stat().st_size > LIMITS.log_bytes:
@@ -686,6 +696,7 @@ def _run(
     command: list[str],
     account: Account,
     *,
+    stdin: str = "",
     background_log: int | None = None,
     keep_open: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
@@ -694,6 +705,7 @@ def _run(
     Args:
         command: The program and its arguments.
         account: Whom to run it as.
+        stdin: What it reads.
         background_log: None to wait for it; else it is left running, writing there.
         keep_open: The one file handed down.
     """
@@ -701,7 +713,7 @@ def _run(
     output = subprocess.PIPE if background_log is None else background_log
     return subprocess.run(
         ["/bin/sh", "-c", script, "quire", *command],
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,

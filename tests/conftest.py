@@ -37,12 +37,22 @@ def forgetful_settings() -> ServerSettings:
 
 
 @pytest.fixture(scope="session")
-def embedded_postgres(forgetful_settings: ServerSettings) -> Iterator[EmbeddedPostgres]:
+def server_home() -> Iterator[Path]:
+    """A directory for data directories: in memory where there is room, on disk otherwise."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
+    home = Path(tempfile.mkdtemp(prefix="quire-test-", dir=memory if roomy else None))
+    home.chmod(0o711)  # under root the server is another user, who has to pass
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def embedded_postgres(
+    server_home: Path, forgetful_settings: ServerSettings
+) -> Iterator[EmbeddedPostgres]:
     """A running server with a migrated database that others are copied from."""
-    # Not pytest's own directory, which is closed to the user that the server runs as under root.
-    home = Path(tempfile.mkdtemp(prefix="quire-test-"))
-    home.chmod(0o711)
-    server = EmbeddedPostgres(home / "postgres", settings=forgetful_settings)
+    server = EmbeddedPostgres(server_home / "shared", settings=forgetful_settings)
     try:
         server.start()
         with psycopg.connect(server.url, autocommit=True) as db:
@@ -53,7 +63,6 @@ def embedded_postgres(forgetful_settings: ServerSettings) -> Iterator[EmbeddedPo
         yield server
     finally:
         server.stop()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,18 +38,11 @@ print(server.status().pid)
 """
 
 
-def passable_directory() -> Path:
-    """Under root the server is another user, to whom pytest's own directories are closed."""
-    directory = Path(tempfile.mkdtemp(prefix="quire-test-"))
-    directory.chmod(0o711)
-    return directory
-
-
 @pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    directory = passable_directory()
-    yield directory
-    shutil.rmtree(directory)
+def home(server_home: Path) -> Path:
+    directory = server_home / "lifecycle"
+    directory.mkdir(mode=0o711)
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -492,6 +484,10 @@ def test_under_root_a_closed_directory_gets_its_files_where_the_server_can_reach
         server.stop()
         socket_dir.rmdir()
 
+    shutil.rmtree(elsewhere)
+    with pytest.raises(DatabaseUnavailableError, match="the files of the database are gone"):
+        server.start()
+
 
 @as_root
 def test_under_root_binaries_in_a_closed_directory_are_copied_to_an_open_one(
@@ -517,8 +513,9 @@ def test_under_root_binaries_in_a_closed_directory_are_copied_to_an_open_one(
 
 
 @as_root
-def test_an_ordinary_user_runs_a_server_of_their_own() -> None:
-    directory = passable_directory()
+def test_an_ordinary_user_runs_a_server_of_their_own(home: Path) -> None:
+    directory = home / "theirs"
+    directory.mkdir()
     entry = pwd.getpwnam("nobody")
     os.chown(directory, entry.pw_uid, entry.pw_gid)
     server = EmbeddedPostgres(directory / "postgres")
@@ -531,10 +528,7 @@ def test_an_ordinary_user_runs_a_server_of_their_own() -> None:
 
     if not os.access(embedded_postgres._installed()[-1].program("postgres"), os.X_OK):
         pytest.skip("the environment is closed to other users")
-    try:
-        assert str(server.cluster_dir) in as_user("nobody", start_ask_stop)
-    finally:
-        shutil.rmtree(directory)
+    assert str(directory) in as_user("nobody", start_ask_stop)
 
 
 @as_root

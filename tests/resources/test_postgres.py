@@ -1,5 +1,3 @@
-import shutil
-import tempfile
 import threading
 import time
 import traceback
@@ -10,6 +8,7 @@ from urllib.parse import quote
 
 import dagster as dg
 import numpy as np
+import psutil
 import psycopg
 import pytest
 import sqlalchemy
@@ -23,17 +22,14 @@ PASSWORD = "s3cret/with@odd:signs"
 
 
 @pytest.fixture(scope="module")
-def listening(forgetful_settings: ServerSettings) -> Iterator[EmbeddedPostgres]:
+def listening(server_home: Path, forgetful_settings: ServerSettings) -> Iterator[EmbeddedPostgres]:
     """A server that asks for a password, as a user's own does."""
-    home = Path(tempfile.mkdtemp(prefix="quire-test-"))
-    home.chmod(0o711)
-    server = EmbeddedPostgres(home / "postgres", tcp_port=0, settings=forgetful_settings)
+    server = EmbeddedPostgres(server_home / "own", tcp_port=0, settings=forgetful_settings)
     server.data_dir.mkdir(mode=0o711)
     (server.data_dir / "password").write_text(PASSWORD)
     server.start()
     yield server
     server.stop()
-    shutil.rmtree(home)
 
 
 @pytest.fixture
@@ -152,7 +148,20 @@ def test_the_embedded_server_is_started_by_whoever_needs_it(listening: EmbeddedP
             assert db.execute("SELECT 1").fetchone() == (1,)
         assert listening.is_running()
         listening.stop()
-    EmbeddedPostgres(listening.data_dir, tcp_port=0, settings=listening.settings).start()
+    listening.start()
+
+
+def test_an_embedded_server_that_was_just_killed_is_back_for_the_next_connection(
+    listening: EmbeddedPostgres,
+) -> None:
+    postgres = Postgres(data_dir=str(listening.data_dir))
+    with postgres.connect() as db:
+        assert db.execute("SELECT 1").fetchone() == (1,)
+        psutil.Process(listening.status().pid).kill()
+        with postgres.connect() as again:
+            assert again.execute("SELECT 1").fetchone() == (1,)
+    listening.stop()
+    listening.start()
 
 
 def test_dagster_gets_a_database_of_its_own_and_a_driver_that_works(
