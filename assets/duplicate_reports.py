@@ -12,7 +12,8 @@ import dagster as dg
 import store.documents
 import store.page_batches
 import store.reports
-from assets.candidate_pairs import candidates_spec, encoder_id_of
+from assets.candidate_pairs import candidates_spec
+from assets.encoder_channel import encoder_id_of
 from assets.partitions import page_batches, per_batches
 from assets.report_contents import Contents, gather, report_pairs
 from assets.verified_pairs import verified_pairs
@@ -91,13 +92,10 @@ def duplicate_reports(
             )
             if config.recompute or not there:
                 for name, writer in WRITERS.items():
-                    with (
-                        images.writing(f"{key}/{name}") as file,
-                        io.TextIOWrapper(file, encoding="utf-8", newline="\n") as text,
-                    ):
+                    with images.writing(f"{key}/{name}") as file:
+                        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
                         writer(contents.report, report_pairs(contents, images), text)
-                        text.flush()
-                        text.detach()
+                        text.detach()  # flushes, and leaves closing to the store
         return report
 
     def keep(db: Db, job: Job, item: PendingReport, result: StoredReport) -> Outcome:

@@ -9,6 +9,7 @@ import cv2
 import dagster as dg
 import numpy as np
 
+import store.pages
 import store.panels
 from assets.pages import WORKER_MB, OpenDocument, pages
 from assets.partitions import page_batches, per_batches

@@ -135,9 +135,7 @@ def gather(
 def report_pairs(contents: Contents, images: ImageStore) -> Iterator[ReportPair]:
     """The pairs with their pictures, one in memory at a time, in the report's order."""
     often = {"other_channel"}
-    ordered = sorted(
-        contents.pairs, key=lambda p: (p.relation in often, -p.probability, p.pair_id)
-    )
+    ordered = sorted(contents.pairs, key=lambda p: (p.relation in often, -p.probability, p.pair_id))
     for pair in ordered:
         yield _report_pair(contents, images, pair)
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 import store.tile_embeddings
 import store.tiles
+from assets.encoder_channel import encoder_in_force, not_configured
 from assets.partitions import page_batches, per_batches
 from assets.tiles import tiles
 from assets.work import Recompute, Refused, complete_check, work_through
-from core.encoders import EncoderSpec
 from core.work import Job, Outcome, spec_id
 from resources.encoder import Encoder
 from resources.images import ImageStore
@@ -23,19 +23,6 @@ from store.tiles import PendingTiles
 
 TILES_AT_A_TIME = 64
 """Crops held together with the model; 64 at 224 px are 10 MB."""
-
-
-def encoder_in_force(copy_search: CopySearch, encoder: Encoder) -> EncoderSpec | None:
-    """The encoder whose channel runs, or None where none is configured or it is switched off.
-
-    Raises:
-        EncoderError: One is configured or required, but is not to be had; the run fails, and no
-            other model takes its place.
-    """
-    choice = copy_search.spec.tile_first
-    if choice == "off" or (choice == "auto" and not encoder.configured):
-        return None
-    return encoder.describe()
 
 
 @dg.asset(
@@ -67,7 +54,7 @@ def tile_embeddings(
     spec = copy_search.spec
     described = encoder_in_force(copy_search, encoder)
     if described is None:
-        return _not_configured(memory.granted_mb(context))
+        return not_configured(memory.granted_mb(context))
     with postgres.connect() as db:
         table = store.tile_embeddings.table_of(db, described.encoder_id, described.dim)
 
@@ -88,7 +75,7 @@ def tile_embeddings(
         store.tile_embeddings.replace(db, table, panel.panel_id, panel.ordinals, result)
         return Outcome(panel.unit, panel.batch_key, made=len(result))
 
-    result = work_through(
+    return work_through(
         context,
         postgres,
         memory,
@@ -101,22 +88,4 @@ def tile_embeddings(
         most=8,
         fixed_mb=600.0,
         describe=lambda db, job: {"encoder": described.encoder_id},
-    )
-    return result
-
-
-def _not_configured(budget_mb: int) -> dg.MaterializeResult:
-    return dg.MaterializeResult(
-        metadata={
-            "answer": "no image encoder is configured; the local channel runs alone",
-            "items": 0,
-            "budget_mb": budget_mb,
-        },
-        check_results=[
-            dg.AssetCheckResult(
-                passed=True,
-                check_name="complete",
-                description="No image encoder is configured, so there is nothing to embed.",
-            )
-        ],
     )

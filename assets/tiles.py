@@ -4,11 +4,13 @@ import dagster as dg
 
 import store.panels
 import store.tiles
+from assets.encoder_channel import encoder_in_force, not_configured
 from assets.panels import panels
 from assets.partitions import page_batches, per_batches
 from assets.work import Recompute, complete_check, each, work_through
 from core.tiles import is_blank, tile_boxes
 from core.work import Job, Outcome
+from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
 from resources.postgres import Postgres
@@ -36,12 +38,16 @@ def tiles(
     images: ImageStore,
     memory: MemoryContract,
     copy_search: CopySearch,
+    encoder: Encoder,
 ) -> dg.MaterializeResult:
     """Square windows over each panel, at sizes relative to it, covering it to the last edge.
 
-    Blank windows are marked and never compared: an empty corner resembles every other one.
+    Blank windows are marked and never compared: an empty corner resembles every other one. Without
+    a configured encoder nothing would look at them, and none are cut.
     """
     spec = copy_search.spec
+    if encoder_in_force(copy_search, encoder) is None:
+        return not_configured(memory.granted_mb(context))
 
     def cut(panel: Panel) -> list[StoredTile]:
         image = images.read_image(panel.image_key)

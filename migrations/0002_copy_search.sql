@@ -68,6 +68,7 @@ CREATE TABLE encoders (
     encoder_id text PRIMARY KEY,
     table_name text NOT NULL UNIQUE CHECK (table_name ~ '^tile_embeddings_[0-9a-f]{12}$'),
     dim integer NOT NULL CHECK (dim BETWEEN 1 AND 4000),
+    background bytea,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 

@@ -26,7 +26,7 @@ INCOMPLETE = 3
 """The run finished and its results are there, but not everything could be looked at."""
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Ends the command with one line and an exit code."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
@@ -99,7 +99,7 @@ def ui(
     dagster = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
     Console().print(f"Dagster UI: http://{host}:{port}  (Ctrl-C ends it)")
     sys.stdout.flush()
-    os.execv(  # noqa: S606 - our own program, with arguments of our own
+    os.execv(
         dagster,
         [
             dagster,
@@ -118,19 +118,23 @@ def _settings() -> Settings:
     try:
         return from_environment()
     except ValueError as error:
-        raise Stop(str(error), code=2) from error
+        raise StopError(str(error), code=2) from error
 
 
 def main() -> None:
     """Entry point: errors that a user can mend end in one line."""
     calm_allocator()
-    from orchestration.cli_db import make_app
+    from orchestration.cli_db import DbSettings, make_app
     from resources.embedded_postgres import DatabaseUnavailableError
 
-    app.add_typer(make_app(_settings), name="db")
+    def database() -> DbSettings:
+        settings = _settings()
+        return DbSettings(settings.data_dir, settings.database_url)
+
+    app.add_typer(make_app(database), name="db")
     try:
         app()
-    except Stop as stop:
+    except StopError as stop:
         _complain(str(stop))
         sys.exit(stop.code)
     except (InputError, ValueError) as error:

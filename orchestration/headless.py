@@ -21,6 +21,7 @@ from orchestration.definitions import defs, resources_of
 from orchestration.ingest import Received, find_files, receive, register_partitions
 from orchestration.requests import chunks, range_tags
 from orchestration.settings import Settings, prepare_dagster_home
+from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.postgres import Postgres
 from resources.settings import CopySearch
@@ -65,6 +66,8 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
     copy_search = _settings_of_run(settings, options)
     postgres = prepare(settings)
     images = ImageStore(url=settings.store_url)
+    encoder = Encoder(spec=settings.image_encoder, cores=settings.threads)
+    new_work = False
     with dg.DagsterInstance.get() as instance:
         received = _take_in(postgres, images, instance, options.paths, err)
         documents = [r.document.document_id for r in received if r.document is not None]
@@ -80,11 +83,12 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
                     run_config=_run_config(options, copy_search, settings),
                     tags=range_tags(keys),
                 )
+            new_work = new_work or _anything_new(result)
             if not result.success:
                 failed = failed or _first_failure(result)
     with postgres.connect() as db:
-        exported = export(db, images, copy_search, documents, options.out)
-    return _tell(received, exported, failed, out, err)
+        exported = export(db, images, copy_search, encoder, documents, options.out)
+    return _tell(received, exported, failed, new_work, out, err)
 
 
 def _settings_of_run(settings: Settings, options: Options) -> CopySearch:
@@ -151,7 +155,6 @@ _WORDS = {
     "pages": "reading pages",
     "panels": "finding panels",
     "panel_features": "features",
-    "tiles": "tiles",
     "candidate_pairs": "searching",
     "verified_pairs": "verifying pairs",
 }
@@ -186,6 +189,17 @@ def _progress(postgres: Postgres, keys: Sequence[str], err: Console) -> Iterator
             show()
 
 
+def _anything_new(result: dg.JobExecutionResult) -> bool:
+    """Whether the run computed anything; writing a report that had changed counts, too."""
+    return any(
+        metadata["items"].value
+        for event in result.get_asset_materialization_events()
+        if event.asset_key is not None
+        and event.asset_key.path[-1] != "duplicate_reports"
+        and (metadata := event.materialization.metadata).get("items") is not None
+    )
+
+
 def _first_failure(result: dg.JobExecutionResult) -> str:
     """The first failure in one line; a failed check is told by the report, not here."""
     for event in result.all_events:
@@ -202,7 +216,12 @@ def _first_failure(result: dg.JobExecutionResult) -> str:
 
 
 def _tell(
-    received: Sequence[Received], exported: Exported, failed: str, out: Console, err: Console
+    received: Sequence[Received],
+    exported: Exported,
+    failed: str,
+    new_work: bool,
+    out: Console,
+    err: Console,
 ) -> int:
     say: Callable[[str], None] = lambda text: out.print(text, markup=False, highlight=False)  # noqa: E731
     if exported.pairs:
@@ -222,7 +241,7 @@ def _tell(
     say(exported.looked_at)
     for path in exported.files:
         say(f"  {path}")
-    if not exported.new_work and not failed:
+    if not new_work and not failed:
         say("Everything was already there: nothing was computed again.")
     say("Open the UI with: quire ui  (or: make ui)")
     troubles = [r.reason for r in received if r.document is None] + list(exported.troubles)

@@ -9,9 +9,9 @@ from upath import UPath
 
 import store.page_batches
 from core.batches import runs_of_neighbours
+from orchestration import jobs
 from orchestration import settings as environment
 from orchestration.ingest import receive, register_partitions
-from orchestration import jobs
 from orchestration.requests import requests_for
 from orchestration.specs import specs_in_force
 from resources.encoder import Encoder

@@ -17,6 +17,8 @@ concurrency:
 run_monitoring:
   enabled: true
   start_timeout_seconds: 300
+python_logs:
+  python_log_level: INFO
 telemetry:
   enabled: false
 retention:

@@ -143,8 +143,8 @@ class MemoryContract(dg.ConfigurableResource):
         if budget_mb - base_mb < LEAST_HEADROOM_MB:
             needed = math.ceil((base_mb + LEAST_HEADROOM_MB) / 10) * 10
             raise BudgetError(
-                f"the process holds {base_mb:.0f} MB before its first item, which leaves too little "
-                f"of a budget of {budget_mb} MB; grant at least {needed} MB",
+                f"the process holds {base_mb:.0f} MB before its first item, which leaves too "
+                f"little of a budget of {budget_mb} MB; grant at least {needed} MB",
                 budget_mb=budget_mb,
                 needed_mb=needed,
             )

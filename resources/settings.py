@@ -11,12 +11,18 @@ from core.presets import CopySearchSpec, Preset, TileFirst, copy_search_spec
 class CopySearch(dg.ConfigurableResource):
     """The settings of copy search; a run may override them, and stored rows name what they used."""
 
-    preset: str = Field("balanced", description="fast, balanced or thorough")
-    dpi: float = Field(0.0, description="Resolution of pages, 72 to 300; 0 takes the preset's.")
-    tile_px: int = Field(0, description="Fixed side of tiles in pixels; 0: relative to the panel.")
-    tile_stride: float = Field(0.0, description="Step of tiles as a share; 0: the preset's.")
-    tile_first: str = Field("auto", description="Encoder channel: auto, on or off.")
-    threads: int = Field(2, description="Items that an op works on at the same time.")
+    preset: str = Field(default="balanced", description="fast, balanced or thorough")
+    dpi: float = Field(
+        default=0.0, description="Resolution of pages, 72 to 300; 0 takes the preset's."
+    )
+    tile_px: int = Field(
+        default=0, description="Fixed side of tiles in pixels; 0: relative to the panel."
+    )
+    tile_stride: float = Field(
+        default=0.0, description="Step of tiles as a share; 0: the preset's."
+    )
+    tile_first: str = Field(default="auto", description="Encoder channel: auto, on or off.")
+    threads: int = Field(default=2, description="Items that an op works on at the same time.")
 
     @cached_property
     def spec(self) -> CopySearchSpec:

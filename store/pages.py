@@ -169,7 +169,9 @@ def read_counts(db: Connection, document_ids: Sequence[str]) -> dict[str, int]:
     return {document_id: count for document_id, count in rows}
 
 
-def sizes(db: Connection, document_ids: Sequence[str]) -> dict[tuple[str, int], tuple[float, float]]:
+def sizes(
+    db: Connection, document_ids: Sequence[str]
+) -> dict[tuple[str, int], tuple[float, float]]:
     """Width and height in points, by document and page."""
     rows = db.execute(
         """

@@ -39,9 +39,9 @@ def stages(db: Connection, batch_keys: Sequence[str]) -> list[Stage]:
             SELECT stage.asset, coalesce(done.units, 0) AS done,
                    CASE stage.unit WHEN 'page' THEN known.pages WHEN 'panel' THEN known.panels
                         ELSE known.pairs END AS known
-            FROM (VALUES (1, 'pages', 'page'), (2, 'panels', 'page'), (3, 'panel_features', 'panel'),
-                         (4, 'tiles', 'panel'), (5, 'candidate_pairs', 'panel'),
-                         (6, 'verified_pairs', 'pair')) AS stage (place, asset, unit)
+            FROM (VALUES (1, 'pages', 'page'), (2, 'panels', 'page'),
+                         (3, 'panel_features', 'panel'), (4, 'candidate_pairs', 'panel'),
+                         (5, 'verified_pairs', 'pair')) AS stage (place, asset, unit)
             CROSS JOIN known LEFT JOIN done USING (asset)
             ORDER BY stage.place
             """,

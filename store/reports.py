@@ -1,6 +1,6 @@
 """Reports: what the stored report of each document was written from."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -91,7 +91,7 @@ def pending(db: Connection, job: Job, verified_spec: str, limit: int) -> list[Pe
 
 
 @contextmanager
-def locked(db: Connection, document_id: str) -> Iterator[None]:
+def locked(db: Connection, document_id: str) -> Generator[None]:
     """Hold the right to write one document's report, across processes."""
     name = {"name": f"report:{document_id}"}
     db.execute("SELECT pg_advisory_lock(hashtext(%(name)s))", name)

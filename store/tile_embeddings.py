@@ -2,12 +2,22 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some vectors: whose they are, which tile, and shape (rows, dim) in half precision."""
+
+    panel_ids: NDArray[np.str_]
+    ordinals: NDArray[np.int64]
+    vectors: NDArray[np.float16]
 
 
 def table_of(db: Connection, encoder_id: str, dim: int) -> str:
@@ -67,14 +77,12 @@ def replace(
             copy.write_row((panel_id, ordinal, HalfVector(vector)))
 
 
-def of_panels(
-    db: Connection, table: str, panel_ids: Sequence[str]
-) -> tuple[list[str], NDArray[np.float32]]:
-    """Vectors of some panels: the panel id of each row, and shape (rows, dim)."""
+def of_panels(db: Connection, table: str, panel_ids: Sequence[str]) -> Rows:
+    """Vectors of some panels, ordered by panel and tile."""
     rows = db.execute(
         SQL(
             """
-            SELECT panel_id, embedding FROM {table}
+            SELECT panel_id, ordinal, embedding FROM {table}
             WHERE panel_id = ANY(%(ids)s) ORDER BY panel_id, ordinal
             """
         ).format(table=Identifier(table)),
@@ -83,16 +91,14 @@ def of_panels(
     return _unpack(rows)
 
 
-def stored_blocks(
-    db: Connection, table: str, panels_per_block: int
-) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+def stored_blocks(db: Connection, table: str, panels_per_block: int) -> Iterator[Rows]:
     """All stored vectors, some panels at a time, ordered by panel id."""
     after = ""
     while True:
         rows = db.execute(
             SQL(
                 """
-                SELECT panel_id, embedding FROM {table}
+                SELECT panel_id, ordinal, embedding FROM {table}
                 WHERE panel_id IN (
                     SELECT DISTINCT panel_id FROM {table}
                     WHERE panel_id > %(after)s ORDER BY panel_id LIMIT %(limit)s)
@@ -107,7 +113,8 @@ def stored_blocks(
         after = rows[-1][0]
 
 
-def _unpack(rows: Sequence[tuple[str, HalfVector]]) -> tuple[list[str], NDArray[np.float32]]:
-    owners = [panel_id for panel_id, _ in rows]
-    vectors = [embedding.to_numpy() for _, embedding in rows]
-    return owners, np.asarray(vectors, dtype=np.float32).reshape(len(owners), -1)
+def _unpack(found: Sequence[tuple[str, int, HalfVector]]) -> Rows:
+    owners = np.asarray([panel_id for panel_id, _, _ in found], dtype=np.str_)
+    ordinals = np.asarray([ordinal for _, ordinal, _ in found], dtype=np.int64)
+    vectors = [embedding.to_numpy() for _, _, embedding in found]
+    return Rows(owners, ordinals, np.asarray(vectors, dtype=np.float16).reshape(len(found), -1))

@@ -24,8 +24,17 @@ class VerifiedPair:
     match: dict[str, Any]
 
 
-def add(db: Connection, pairs: Sequence[VerifiedPair]) -> None:
-    """Store pairs; the id is made of panels, spec and region, so twice is once."""
+def replace(
+    db: Connection, spec: str, panel_a: str, panel_b: str, pairs: Sequence[VerifiedPair]
+) -> None:
+    """Store what verifying one candidate found, in place of what was there under this spec."""
+    db.execute(
+        """
+        DELETE FROM verified_pairs
+        WHERE panel_a = %(panel_a)s AND panel_b = %(panel_b)s AND spec = %(spec)s
+        """,
+        {"panel_a": panel_a, "panel_b": panel_b, "spec": spec},
+    )
     with db.cursor() as cursor:
         cursor.executemany(
             """
@@ -34,19 +43,15 @@ def add(db: Connection, pairs: Sequence[VerifiedPair]) -> None:
             VALUES
                 (%(pair_id)s, %(panel_a)s, %(panel_b)s, %(spec)s, %(batch_key)s, %(relation)s,
                  %(probability)s, %(tier)s, %(match)s)
-            ON CONFLICT (pair_id) DO NOTHING
             """,
             [{**vars(pair), "match": Jsonb(pair.match)} for pair in pairs],
         )
 
 
-def forget(db: Connection, batch_keys: Sequence[str], spec: str | None = None) -> int:
-    """Drop the pairs of these partitions: all of them, or all but those of one spec."""
+def forget_other_specs(db: Connection, batch_keys: Sequence[str], spec: str) -> int:
+    """Drop the pairs of these partitions that were verified under another spec."""
     return db.execute(
-        """
-        DELETE FROM verified_pairs
-        WHERE batch_key = ANY(%(keys)s) AND (%(spec)s::text IS NULL OR spec <> %(spec)s)
-        """,
+        "DELETE FROM verified_pairs WHERE batch_key = ANY(%(keys)s) AND spec <> %(spec)s",
         {"keys": list(batch_keys), "spec": spec},
     ).rowcount
 

@@ -1,0 +1,185 @@
+"""Candidate pairs: which panels are worth a closer look."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+import store.candidate_pairs
+import store.encoders
+import store.panel_features
+import store.panels
+import store.tile_embeddings
+from assets.encoder_channel import encoder_id_of, encoder_in_force
+from assets.panel_features import panel_features
+from assets.partitions import page_batches, per_batches
+from assets.tile_embeddings import tile_embeddings
+from assets.work import Recompute, Refused, complete_check, work_through
+from core.embedding_search import (
+    Background,
+    BackgroundSpec,
+    EmbeddingSearchSpec,
+    TileVectors,
+    fit_background,
+)
+from core.embedding_search import search as search_embeddings
+from core.encoders import EncoderSpec
+from core.features import LocalFeatures
+from core.local_search import search_local
+from core.work import Job, Outcome, Status
+from resources.encoder import Encoder
+from resources.memory import MemoryContract, memory_budget
+from resources.postgres import Postgres
+from resources.settings import CopySearch
+from store.candidate_pairs import Candidate
+from store.database import Db
+from store.panels import Panel
+
+PANELS_PER_BLOCK = 256
+"""Stored panels in memory at a time: 300 index features of 84 bytes each are 6 MB."""
+
+PANELS_AT_A_TIME = 64
+"""New panels that one pass over everything stored serves: more passes cost reading, more panels
+cost memory."""
+
+
+CAPPED = "a panel resembles so many others that only the closest were kept as candidates"
+
+
+@dataclass
+class Found:
+    """What the channels propose for one panel."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    capped: list[str] = field(default_factory=list)
+
+
+def candidates_spec(copy_search: CopySearch, encoder: Encoder) -> str:
+    """Spec id of candidate pairs under the settings in force."""
+    return copy_search.spec.candidates_id(encoder_id_of(copy_search, encoder))
+
+
+@dg.asset(
+    partitions_def=page_batches,
+    deps=[panel_features, tile_embeddings],
+    group_name="copy_search",
+    kinds={"postgres"},
+    owners=["team:quire"],
+    code_version="1",
+    op_tags=memory_budget(mb=300),
+    backfill_policy=per_batches,
+    check_specs=[complete_check("candidate_pairs")],
+)
+def candidate_pairs(
+    context: dg.AssetExecutionContext,
+    config: Recompute,
+    postgres: Postgres,
+    memory: MemoryContract,
+    copy_search: CopySearch,
+    encoder: Encoder,
+) -> dg.MaterializeResult:
+    """Pairs of panels that a recall channel brings close; nothing is claimed yet.
+
+    Each new panel is searched against everything stored, its own batch included: if an older panel
+    was searched before this one was there, this one finds it now, so every pair is found once. The
+    stored side streams through memory in bounded blocks. Every panel is also paired with itself,
+    for copy-move.
+    """
+    described = encoder_in_force(copy_search, encoder)
+    background = None
+    if described is not None:
+        with postgres.connect() as db:
+            background = _background(db, described)
+
+    def search(panels: Sequence[Panel]) -> list[Found | Refused]:
+        found = {panel.panel_id: Found() for panel in panels}
+        for panel in panels:
+            own = Candidate(panel.panel_id, panel.panel_id, "copy_move", 0.0, 0)
+            found[panel.panel_id].candidates.append(own)
+        with postgres.connect() as db:
+            _search_local(db, copy_search, found)
+            if described is not None:
+                _search_encoder(db, described, background, found)
+        return [found[panel.panel_id] for panel in panels]
+
+    def keep(db: Db, job: Job, panel: Panel, result: Found) -> Outcome:
+        store.candidate_pairs.add(db, job.spec, panel.batch_key, result.candidates)
+        reason = "; ".join(result.capped)
+        status = Status.DEGRADED if reason else Status.OK
+        return Outcome(panel.unit, panel.batch_key, status, len(result.candidates), reason)
+
+    def closing(db: Db, job: Job) -> None:
+        store.candidate_pairs.forget_other_specs(db, job.spec, job.batch_keys)
+
+    return work_through(
+        context,
+        postgres,
+        memory,
+        spec=candidates_spec(copy_search, encoder),
+        recompute=config.recompute,
+        pending=store.panels.pending,
+        compute=search,
+        keep=keep,
+        item_mb=lambda panel: 0.6,
+        most=PANELS_AT_A_TIME,
+        parallel=PANELS_AT_A_TIME,
+        fixed_mb=60.0,
+        closing=closing,
+    )
+
+
+def _search_local(db: Db, copy_search: CopySearch, found: dict[str, Found]) -> None:
+    spec = copy_search.spec
+    new = _unpacked(store.panel_features.index(db, spec.features_id, list(found)))
+    blocks = (
+        _unpacked(dict(rows))
+        for rows in store.panel_features.stored_blocks(db, spec.features_id, PANELS_PER_BLOCK)
+    )
+    result = search_local(new, blocks, spec.local_search)
+    for pair in result.candidates:
+        owner = pair.a if pair.a in found else pair.b
+        votes = round(pair.score)
+        found[owner].candidates.append(Candidate(pair.a, pair.b, "local", pair.score, votes))
+    for panel_id in result.capped:
+        found[panel_id].capped.append(CAPPED)
+
+
+def _unpacked(packed: Mapping[str, bytes]) -> dict[str, LocalFeatures]:
+    return {panel_id: LocalFeatures.from_bytes(data) for panel_id, data in packed.items()}
+
+
+def _search_encoder(
+    db: Db, described: EncoderSpec, background: Background | None, found: dict[str, Found]
+) -> None:
+    table = store.tile_embeddings.table_of(db, described.encoder_id, described.dim)
+    new = _vectors(described, store.tile_embeddings.of_panels(db, table, list(found)))
+    blocks = (
+        _vectors(described, rows)
+        for rows in store.tile_embeddings.stored_blocks(db, table, PANELS_PER_BLOCK)
+    )
+    result = search_embeddings(new, blocks, EmbeddingSearchSpec(described.encoder_id), background)
+    channel = f"encoder:{described.encoder_id}"
+    for pair in result.pairs:
+        owner = pair.panel_a if pair.panel_a in found else pair.panel_b
+        found[owner].candidates.append(
+            Candidate(pair.panel_a, pair.panel_b, channel, pair.cosine, pair.tile_matches)
+        )
+    for panel_id in result.capped:
+        found[panel_id].capped.append(CAPPED)
+
+
+def _background(db: Db, described: EncoderSpec) -> Background | None:
+    """The encoder's background, fitted once there are panels enough, and then kept."""
+    table = store.tile_embeddings.table_of(db, described.encoder_id, described.dim)
+    packed = store.encoders.background(db, described.encoder_id)
+    if packed is None:
+        blocks = store.tile_embeddings.stored_blocks(db, table, PANELS_PER_BLOCK)
+        fitted = fit_background((_vectors(described, rows) for rows in blocks), BackgroundSpec())
+        if fitted is None:
+            return None
+        packed = store.encoders.set_background(db, described.encoder_id, fitted.to_bytes())
+    return Background.from_bytes(packed)
+
+
+def _vectors(described: EncoderSpec, rows: store.tile_embeddings.Rows) -> TileVectors:
+    return TileVectors(described.encoder_id, rows.panel_ids, rows.ordinals, rows.vectors)

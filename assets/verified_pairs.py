@@ -1,0 +1,134 @@
+"""Verified pairs: candidates that geometry confirmed."""
+
+import hashlib
+from collections.abc import Sequence
+
+import dagster as dg
+
+import store.candidate_pairs
+import store.panel_features
+import store.panels
+import store.verified_pairs
+from assets.candidate_pairs import candidate_pairs, candidates_spec
+from assets.partitions import page_batches, per_batches
+from assets.work import Recompute, Refused, complete_check, each, work_through
+from core.features import LocalFeatures
+from core.judgement import Finding, judge_pair
+from core.verification import PanelView
+from core.work import Job, Outcome
+from resources.encoder import Encoder
+from resources.images import ImageStore
+from resources.memory import MemoryContract, memory_budget
+from resources.postgres import Postgres
+from resources.settings import CopySearch
+from store.candidate_pairs import PendingPair
+from store.database import Db
+from store.panels import Panel
+from store.verified_pairs import VerifiedPair
+
+
+@dg.asset(
+    partitions_def=page_batches,
+    deps=[candidate_pairs],
+    group_name="copy_search",
+    kinds={"opencv", "postgres"},
+    owners=["team:quire"],
+    code_version="1",
+    op_tags=memory_budget(mb=300),
+    backfill_policy=per_batches,
+    check_specs=[complete_check("verified_pairs")],
+)
+def verified_pairs(
+    context: dg.AssetExecutionContext,
+    config: Recompute,
+    postgres: Postgres,
+    images: ImageStore,
+    memory: MemoryContract,
+    copy_search: CopySearch,
+    encoder: Encoder,
+) -> dg.MaterializeResult:
+    """Pairs whose regions lie on each other, with the transform, the evidence and a probability.
+
+    Says what kind of pair it is: the same image, another channel of one field, overlapping fields,
+    copy-move within a panel, the same blot. A few panels are in memory at a time.
+    """
+    spec = copy_search.spec
+
+    def verify(items: Sequence[PendingPair]) -> list[list[VerifiedPair] | Refused]:
+        wanted = sorted({side for item in items for side in (item.panel_a, item.panel_b)})
+        with postgres.connect() as db:
+            panels = store.panels.get(db, wanted)
+            packed = store.panel_features.get(db, spec.features_id, wanted)
+        views = {panel_id: _view(panels[panel_id], packed[panel_id], images) for panel_id in wanted}
+
+        def one(item: PendingPair) -> list[VerifiedPair]:
+            found = judge_pair(
+                views[item.panel_a],
+                None if item.panel_a == item.panel_b else views[item.panel_b],
+                spec.verification,
+            )
+            return [_pair(item, spec.verification_id, place, f) for place, f in enumerate(found)]
+
+        return each(one, threads=copy_search.threads)(items)
+
+    def keep(db: Db, job: Job, item: PendingPair, result: list[VerifiedPair]) -> Outcome:
+        store.verified_pairs.replace(db, job.spec, item.panel_a, item.panel_b, result)
+        return Outcome(item.unit, item.batch_key, made=len(result))
+
+    def closing(db: Db, job: Job) -> None:
+        store.verified_pairs.forget_other_specs(db, job.batch_keys, job.spec)
+
+    candidate_spec = candidates_spec(copy_search, encoder)
+    return work_through(
+        context,
+        postgres,
+        memory,
+        spec=spec.verification_id,
+        recompute=config.recompute,
+        pending=lambda db, job, limit: store.candidate_pairs.pending(
+            db, job, candidate_spec, limit
+        ),
+        compute=verify,
+        keep=keep,
+        item_mb=lambda item: 8.0,
+        most=16,
+        parallel=16,
+        closing=closing,
+    )
+
+
+def _view(panel: Panel, packed: bytes, images: ImageStore) -> PanelView:
+    return PanelView(
+        image=images.read_image(panel.image_key),
+        features=LocalFeatures.from_bytes(packed),
+        ignore_boxes=panel.ignore_boxes,
+        modality=panel.modality,
+    )
+
+
+def _pair(item: PendingPair, spec: str, place: int, finding: Finding) -> VerifiedPair:
+    match = finding.match
+    named = f"{item.unit}/{spec}/{place}"
+    return VerifiedPair(
+        pair_id=hashlib.sha256(named.encode()).hexdigest()[:20],
+        panel_a=item.panel_a,
+        panel_b=item.panel_b,
+        spec=spec,
+        batch_key=item.batch_key,
+        relation=finding.relation,
+        probability=finding.probability,
+        tier=finding.tier,
+        match={
+            "transform": [[float(v) for v in row] for row in match.transform],
+            "region_a": [[float(x), float(y)] for x, y in match.region_a],
+            "region_b": [[float(x), float(y)] for x, y in match.region_b],
+            "overlap": float(match.overlap),
+            "brightness": float(finding.brightness),
+            "contrast": float(finding.contrast),
+            "inliers": int(match.inliers),
+            "ncc": float(match.ncc),
+            "ssim": float(match.ssim),
+            "hamming": int(match.hamming),
+            "evidence": {name: float(value) for name, value in match.evidence.items()},
+        },
+    )
