@@ -45,7 +45,7 @@ def brute_force(
     everything: TileVectors, new: set[str], threshold: float, background: Background | None = None
 ) -> dict[tuple[str, str], tuple[float, int]]:
     """Best score and number of matches per pair, one pair of tiles at a time."""
-    vectors = as_stored(everything.vectors)
+    vectors = as_stored(everything.vectors, np.float64)
     near = np.zeros(len(vectors)) if background is None else background.nearness(vectors)
     pairs: dict[tuple[str, str], tuple[float, int]] = {}
     for i, j in itertools.combinations(range(len(vectors)), 2):
