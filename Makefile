@@ -26,7 +26,7 @@ ui: setup ## Open the Dagster UI on http://127.0.0.1:3000
 test: ## Lint, check types and import contracts, and run all tests
 	@bash scripts/setup.sh --browser
 	@$(MAKE) --no-print-directory lint
-	@$(PY) -m pytest
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest
 
 test-core: setup ## Run the tests that need no database or browser (seconds)
 	@$(PY) -m pytest tests/core
@@ -52,5 +52,5 @@ image: ## Build the container image quire:latest
 	docker build -t quire:latest .
 
 clean: ## Remove caches and results; keeps .venv and the database
-	rm -rf $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -142,6 +142,16 @@ print((runpy.run_path(str(version)).get("cuda") or "cpu") if version.is_file() e
 PY
 }
 
+# installed NAME==VERSION...: are they, whatever the local part of their versions?
+installed() {
+  "$VENV/bin/python" - "$@" <<'PY' 2>/dev/null
+import importlib.metadata, sys
+for name, version in (pin.split("==") for pin in sys.argv[1:]):
+    if importlib.metadata.version(name).split("+")[0] != version:
+        sys.exit(1)
+PY
+}
+
 # Is the CPU index there? A thread, because looking up a name can outlast any socket timeout.
 cpu_index_answers() {
   "$VENV/bin/python" - "$CPU_INDEX/torch/" "$PROBE_S" <<'PY' >/dev/null 2>&1
@@ -168,7 +178,8 @@ from pip._vendor.packaging.requirements import Requirement
 (chosen,) = json.load(open(sys.argv[1]))["install"]
 needs = [Requirement(text) for text in chosen["metadata"].get("requires_dist", [])]
 sys.exit(not any(
-    need.name.startswith(("nvidia-", "cuda-")) and (not need.marker or need.marker.evaluate({"extra": ""}))
+    need.name.startswith(("nvidia-", "cuda-"))
+    and (not need.marker or need.marker.evaluate({"extra": ""}))
     for need in needs
 ))
 PY
@@ -195,7 +206,9 @@ install_torch() {
   build=$(torch_build)
 
   if [ "$TORCH" = gpu ]; then
-    if [ "$build" = cpu ] && [ "$(uname)" = Linux ]; then "${PIP[@]}" uninstall -qy torch torchvision >>"$LOG" 2>&1; fi
+    if [ "$build" = cpu ] && [ "$(uname)" = Linux ]; then
+      "${PIP[@]}" uninstall -qy torch torchvision >>"$LOG" 2>&1
+    fi
     step "torch $TORCH_PIN as the index has it (with CUDA on Linux, several GB)" \
       "${PIP[@]}" install --quiet -c "$LOCK" "torch==$TORCH_PIN"
     step "torchvision" "${PIP[@]}" install --quiet --no-deps "torchvision==$(pinned torchvision)"
@@ -207,14 +220,7 @@ install_torch() {
 
   if [ "$build" != none ] && [ "$build" != cpu ]; then
     step "removing torch for CUDA $build" "${PIP[@]}" uninstall -qy torch torchvision
-  elif [ "$build" = cpu ] && "$VENV/bin/python" - $both <<'PY'
-import importlib.metadata as metadata, sys
-try:
-    sys.exit(any(metadata.version(n).split("+")[0] != v for n, v in (a.split("==") for a in sys.argv[1:])))
-except metadata.PackageNotFoundError:
-    sys.exit(1)
-PY
-  then
+  elif [ "$build" = cpu ] && installed $both; then
     return
   fi
 
@@ -312,41 +318,51 @@ install_environment() {
 
 # ---- a browser for the tests ----------------------------------------------------------------
 
+# A browser that starts; Ubuntu's chromium-browser may be a stub that only names a snap.
 has_browser() {
   local name
   for name in chromium chromium-browser google-chrome; do
-    if command -v "$name" >/dev/null; then return 0; fi
+    if PATH="$VENV/bin:$PATH" "$name" --version >/dev/null 2>&1 </dev/null; then return 0; fi
   done
-  "$VENV/bin/python" - <<'PY' 2>/dev/null
-import pathlib, sys
+  return 1
+}
+
+# Playwright keeps its build in a cache of its own; the tests look for `chromium`.
+adopt_playwright_chromium() {
+  local path
+  path=$("$VENV/bin/python" - <<'PY'
 from playwright.sync_api import sync_playwright
 with sync_playwright() as playwright:
-    sys.exit(not pathlib.Path(playwright.chromium.executable_path).exists())
+    print(playwright.chromium.executable_path)
 PY
+  ) && [ -x "$path" ] || return 1
+  printf '#!/bin/sh\nexec "%s" "$@"\n' "$path" >"$VENV/bin/chromium"
+  chmod +x "$VENV/bin/chromium"
 }
 
 # Debian has a chromium package; Ubuntu's is a snap, which does not run in a container, so there
 # (and on macOS) it is the build that Playwright brings.
 install_browser() {
   if has_browser; then return; fi
-  local playwright="$VENV/bin/playwright install chromium" debian=0
+  if adopt_playwright_chromium 2>/dev/null && has_browser; then return; fi
+  rm -f "$VENV/bin/chromium"
+  local playwright="$VENV/bin/playwright" debian=0
   if grep -qs '^ID=debian' /etc/os-release; then debian=1; fi
-  mkdir -p "$VENV"
   LOG=$VENV/setup.log
   if can_apt && [ $debian = 1 ]; then
     step "Chromium for the browser tests, with apt-get" apt_install chromium
   elif can_apt; then
-    step "Chromium for the browser tests, with Playwright" \
-      "$VENV/bin/playwright" install --with-deps chromium
+    step "Chromium for the browser tests, with Playwright" "$playwright" install --with-deps chromium
+    step "finding it" adopt_playwright_chromium
   elif [ $debian = 1 ]; then
     die "the browser tests need a Chromium. Install it:" "    sudo apt-get install chromium"
   elif command -v apt-get >/dev/null; then
     die "the browser tests need a Chromium. Install it:" \
-      "    sudo $VENV/bin/playwright install-deps chromium" "    $playwright"
+      "    sudo $playwright install-deps chromium && $playwright install chromium"
   else
-    die "the browser tests need a Chromium. Install it:" "    $playwright"
+    die "the browser tests need a Chromium. Install it:" "    $playwright install chromium"
   fi
-  if ! has_browser; then die "Chromium was installed, but is not found; see $LOG"; fi
+  if ! has_browser; then die "Chromium was installed, but does not start; see $LOG"; fi
 }
 
 install_environment
