@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from core.report import Crop, Report, ReportPair
-from core.report_html import SPEC, corresponding_marks, write_html
+from core.report_drawing import SPEC, corresponding_marks
+from core.report_html import write_html
 from core.report_json import write_json
 from core.report_words import describe
 from tests.core.report_samples import (

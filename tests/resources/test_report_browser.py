@@ -317,7 +317,7 @@ def test_print_shows_all_pairs_whatever_the_filter_and_room_to_sign(full: Visit)
     full.page.keyboard.press("1")
     full.page.keyboard.press("j")
     full.page.keyboard.press("b")
-    printed = pymupdf.open(stream=full.page.pdf(prefer_css_page_size=True), filetype="pdf")
+    printed = pymupdf.open(stream=full.page.pdf(format="A4"), filetype="pdf")
     words = " ".join(" ".join(page.get_text() for page in printed).replace("\u00a0", " ").split())
     for one in sample_pairs():
         assert describe(one) in words
