@@ -41,9 +41,8 @@ format: setup ## Format the code and fix what can be fixed
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: setup ## Measure copy search against plain references; numbers go to out/bench/
-	@mkdir -p $(OUT)/bench
-	$(PY) benchmarks/copy_search.py $(SAMPLES)
+bench: setup ## Measure copy search on the samples: quality, time, memory
+	$(PY) benchmarks/copy_search.py $(SAMPLES) --truth $(SAMPLES)/truth.json
 
 lock: setup ## Write requirements.lock from what is installed in .venv
 	$(PY) scripts/lock.py
