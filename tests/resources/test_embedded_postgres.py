@@ -16,14 +16,13 @@ import psutil
 import psycopg
 import pytest
 
-from resources import embedded_postgres
+from resources import embedded_postgres, postgres_programs
 from resources.embedded_postgres import (
-    Account,
-    Binaries,
     DatabaseUnavailableError,
     EmbeddedPostgres,
     ServerSettings,
 )
+from resources.postgres_programs import Account, Binaries
 
 AS_ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not AS_ROOT, reason="takes root")
@@ -397,7 +396,7 @@ def test_a_broken_data_directory_is_an_error_with_the_servers_own_reason(
 def test_a_platform_without_binaries_is_told_about_a_server_of_its_own(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_postgres, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(postgres_programs, "PACKAGE", "no_such_package")
     server = EmbeddedPostgres(home / "nowhere")
     with pytest.raises(DatabaseUnavailableError, match="set QUIRE_DATABASE_URL"):
         server.start()
@@ -412,7 +411,7 @@ def test_binaries_that_do_not_run_here_are_an_error_with_the_reason(tmp_path: Pa
     )
     program.chmod(0o755)
     with pytest.raises(DatabaseUnavailableError, match=r"libz\.so\.1"):
-        embedded_postgres._identify(tmp_path)
+        postgres_programs.identify(tmp_path)
 
 
 @pytest.fixture
@@ -470,7 +469,7 @@ def test_under_root_a_closed_directory_gets_its_files_where_the_server_can_reach
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = home / "var"
-    monkeypatch.setattr(embedded_postgres, "RELOCATED", elsewhere)
+    monkeypatch.setattr(postgres_programs, "RELOCATED", elsewhere)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     server = EmbeddedPostgres(closed / "postgres")
@@ -493,8 +492,8 @@ def test_under_root_a_closed_directory_gets_its_files_where_the_server_can_reach
 def test_under_root_binaries_in_a_closed_directory_are_copied_to_an_open_one(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_postgres, "RELOCATED", home / "var")
-    original = embedded_postgres._installed()[-1]
+    monkeypatch.setattr(postgres_programs, "RELOCATED", home / "var")
+    original = postgres_programs.installed()[-1]
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     package = closed / original.home.parent.name
@@ -504,12 +503,12 @@ def test_under_root_binaries_in_a_closed_directory_are_copied_to_an_open_one(
     account = Account(entry.pw_uid, entry.pw_gid, "nobody")
 
     unreachable = Binaries(package / original.home.name, original.version)
-    copy = embedded_postgres._reachable(unreachable, account)
+    copy = postgres_programs.reachable(unreachable, account)
     assert home in copy.home.parents
     for program in ("postgres", "initdb"):
-        done = embedded_postgres._run([copy.program(program), "--version"], account)
+        done = postgres_programs.run([copy.program(program), "--version"], account)
         assert original.version in done.stdout
-    assert embedded_postgres._reachable(unreachable, account) == copy
+    assert postgres_programs.reachable(unreachable, account) == copy
 
 
 @as_root
@@ -526,7 +525,7 @@ def test_an_ordinary_user_runs_a_server_of_their_own(home: Path) -> None:
         assert server.stop()
         return answer
 
-    if not os.access(embedded_postgres._installed()[-1].program("postgres"), os.X_OK):
+    if not os.access(postgres_programs.installed()[-1].program("postgres"), os.X_OK):
         pytest.skip("the environment is closed to other users")
     assert str(directory) in as_user("nobody", start_ask_stop)
 
