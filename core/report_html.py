@@ -29,7 +29,7 @@ from core.report import (
     checked,
     media_type,
 )
-from core.report_drawing import Mark, corresponding_marks, footprint, shown_part
+from core.report_drawing import SPEC, Mark, corresponding_marks, footprint, shown_part
 from core.report_json import Fingerprint
 from core.report_tsv import TextSink, number
 from core.report_words import (
@@ -118,6 +118,7 @@ def write_html(report: Report, pairs: Iterable[ReportPair], file: TextSink) -> N
             sections=_sections(report, pairs, fingerprint, index),
             fingerprint=fingerprint,
             index=index,
+            many=report.pairs > SPEC.skip_hidden_above,
             scope={document.sha256: document.name for document in report.documents},
         )
     )

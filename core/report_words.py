@@ -62,7 +62,7 @@ RELATION_NOTE: dict[Relation, str] = {
         "one membrane may be shown more than once; the uncropped blot tells."
     ),
 }
-TIER_LABEL: dict[Tier, str] = {"A": "Tier A, strong evidence", "B": "Tier B, some evidence"}
+TIER_LABEL: dict[Tier, str] = {"A": "Tier A, clear match", "B": "Tier B, possible match"}
 TIER_NOTE: dict[Tier, str] = {
     "A": "On development documents without any reuse, this threshold raised no alarm.",
     "B": "On development documents, at least half of the pairs at this threshold were real.",

@@ -180,6 +180,14 @@ def test_the_page_is_the_same_bytes_every_time() -> None:
     )
 
 
+def test_a_page_whose_pairs_are_not_those_announced_has_no_signature_and_no_end() -> None:
+    file = io.StringIO()
+    with pytest.raises(ValueError, match="announces 5 pairs"):
+        write_html(report_of(sample_pairs()), sample_pairs()[:-1], file)
+    assert "Signature" not in file.getvalue()
+    assert 'id="end"' not in file.getvalue()
+
+
 def test_a_pair_without_an_aligned_picture_is_still_shown() -> None:
     bare = replace(sample_pairs()[0], aligned=None)
     page = html_of(report_of([bare]), [bare])
