@@ -106,15 +106,15 @@ class Postgres(dg.ConfigurableResource):
 
     def url(self) -> str:
         """The connection string for psql, password included; starts the embedded server."""
-        if not self.database_url:
+        if not self._given_url():
             return self._embedded().start()
-        return _without_driver(self.database_url)
+        return _without_driver(self._given_url())
 
     def described(self) -> str:
         """Where the database is, for people: no password."""
-        if not self.database_url:
+        if not self._given_url():
             return f"embedded server in {self._embedded().data_dir}"
-        known = _parse(self.database_url)
+        known = _parse(self._given_url())
         where = known.get("host") or known.get("service") or "localhost"
         return (
             f"{known.get('user', '')}@{where}:{known.get('port', 5432)}/{known.get('dbname', '')}"
@@ -132,11 +132,16 @@ class Postgres(dg.ConfigurableResource):
         """
         known = _parse(self.url())
         name = "dagster"
-        if self.database_url:
+        if self._given_url():
             name = f"{known.get('dbname') or known.get('user') or 'postgres'}_dagster"
         with self._wait_for_server(known) as db:
             _create_database(db, name)
         return _sqlalchemy_url({**known, "dbname": name, "application_name": "dagster"})
+
+    def _given_url(self) -> str:
+        """The user's URL; outside a run Dagster leaves finding a variable's value to us."""
+        given = self.database_url
+        return (given.get_value() or "") if isinstance(given, dg.EnvVar) else given
 
     def _embedded(self) -> EmbeddedPostgres:
         if not self.data_dir:
@@ -192,7 +197,7 @@ class Postgres(dg.ConfigurableResource):
                 )
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 2.0)
-            if not self.database_url:
+            if not self._given_url():
                 known = _parse(self.url())
 
 

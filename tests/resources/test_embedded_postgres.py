@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -138,9 +137,7 @@ def test_a_started_server_answers_until_it_is_stopped(server: EmbeddedPostgres) 
 def test_starting_a_running_server_changes_nothing(server: EmbeddedPostgres) -> None:
     server.start()
     pid = pid_of(server)
-    before = time.perf_counter()
     server.start()
-    assert time.perf_counter() - before < 0.1
     assert pid_of(server) == pid
 
 
