@@ -10,6 +10,25 @@ INK = (0.1, 0.1, 0.1)
 PALETTE = ((0.22, 0.42, 0.69), (0.84, 0.37, 0.24), (0.45, 0.62, 0.35), (0.55, 0.55, 0.58))
 
 
+def _by(point: pymupdf.Point, dx: float, dy: float) -> pymupdf.Point:
+    return pymupdf.Point(point.x + dx, point.y + dy)
+
+
+def _dots(
+    page: pymupdf.Page,
+    points: list[tuple[float, float]],
+    radius: float,
+    fill: tuple[float, float, float],
+    color: tuple[float, float, float] | None = None,
+) -> None:
+    """Many circles as one drawing; one by one they would take a second per chart."""
+    shape = page.new_shape()
+    for point in points:
+        shape.draw_circle(point, radius)
+    shape.finish(color=color, fill=fill, width=0.4)
+    shape.commit()
+
+
 def _axes(
     page: pymupdf.Page, rect: pymupdf.Rect, y_label: str, x_label: str, top: float
 ) -> pymupdf.Rect:
@@ -34,7 +53,7 @@ def _axes(
     return area
 
 
-def bars(seed: int, names: tuple[str, ...], y_label: str, dots: bool = True) -> Draw:
+def bars(seed: int, names: tuple[str, ...], y_label: str) -> Draw:
     """Bars with whiskers, single values and a bracket of significance."""
 
     def draw(page: pymupdf.Page, rect: pymupdf.Rect) -> None:
@@ -52,9 +71,11 @@ def bars(seed: int, names: tuple[str, ...], y_label: str, dots: bool = True) -> 
             page.draw_line((middle, y - spread), (middle, y + spread), color=INK, width=0.7)
             for end in (y - spread, y + spread):
                 page.draw_line((middle - 3, end), (middle + 3, end), color=INK, width=0.7)
-            for _ in range(7 if dots else 0):
-                at = (middle + rng.uniform(-0.22, 0.22) * step, y + rng.normal(0, spread * 0.8))
-                page.draw_circle(at, 1.2, color=INK, fill=(1, 1, 1), width=0.4)
+            values = [
+                (middle + rng.uniform(-0.22, 0.22) * step, y + rng.normal(0, spread * 0.8))
+                for _ in range(7)
+            ]
+            _dots(page, values, 1.2, (1, 1, 1), INK)
             tops.append(y - spread)
             width = pymupdf.get_text_length(name, "helv", 6)
             at = (middle - width / 2, area.y1 + 9)
@@ -78,9 +99,11 @@ def scatter(seed: int, x_label: str, y_label: str, count: int = 90) -> Draw:
         slope = rng.uniform(0.4, 0.7)
         x = np.clip(rng.normal(0.5, 0.2, count), 0.04, 0.96)
         y = np.clip(0.15 + slope * x + rng.normal(0, 0.1, count), 0.03, 0.97)
-        for k in range(count):
-            at = (area.x0 + x[k] * area.width, area.y1 - y[k] * area.height)
-            page.draw_circle(at, 1.4, color=None, fill=PALETTE[k % 2])
+        points = [
+            (area.x0 + a * area.width, area.y1 - b * area.height) for a, b in zip(x, y, strict=True)
+        ]
+        for k in (0, 1):
+            _dots(page, points[k::2], 1.4, PALETTE[k])
         start = (area.x0 + 0.03 * area.width, area.y1 - 0.16 * area.height)
         end = (area.x0 + 0.97 * area.width, area.y1 - (0.15 + slope * 0.97) * area.height)
         page.draw_line(start, end, color=INK, width=0.9, dashes="[3 2] 0")
@@ -185,34 +208,41 @@ def schematic(words: tuple[str, str, str, str]) -> Draw:
     def draw(page: pymupdf.Page, rect: pymupdf.Rect) -> None:
         page.draw_rect(rect, color=None, fill=(0.96, 0.97, 0.99))
         w, h = rect.width, rect.height
+        heads: list[tuple[float, float]] = []
+        tails = page.new_shape()
         for k in range(int(w // 7)):
             x = rect.x0 + 4 + k * 7
             y = rect.y0 + h * 0.2 + 4 * np.sin(k / 3)
             for dy, way in ((0, 1), (12, -1)):
-                page.draw_circle((x, y + dy), 2.2, color=(0.5, 0.4, 0.2), fill=(0.95, 0.8, 0.5))
-                page.draw_line((x - 1, y + dy + 2.2 * way), (x - 1.4, y + dy + 6 * way), width=0.4)
-                page.draw_line((x + 1, y + dy + 2.2 * way), (x + 1.4, y + dy + 6 * way), width=0.4)
+                heads.append((x, y + dy))
+                for dx in (-1, 1):
+                    start = (x + dx, y + dy + 2.2 * way)
+                    tails.draw_line(start, (x + 1.4 * dx, y + dy + 6 * way))
+        tails.finish(color=INK, width=0.4)
+        tails.commit()
+        _dots(page, heads, 2.2, (0.95, 0.8, 0.5), (0.5, 0.4, 0.2))
         nucleus = pymupdf.Rect(
-            rect.x0 + w * 0.58, rect.y0 + h * 0.55, rect.x0 + w * 0.96, rect.y0 + h * 0.93
+            rect.x0 + w * 0.58, rect.y0 + h * 0.58, rect.x0 + w * 0.96, rect.y0 + h * 0.93
         )
         page.draw_oval(nucleus, color=(0.2, 0.3, 0.6), fill=(0.8, 0.86, 0.97), width=1.2)
-        spots = [(0.22, 0.22), (0.22, 0.6), (0.55, 0.42)]
+        spots = [(0.23, 0.47), (0.23, 0.83), (0.72, 0.43)]
+        half = min(24, w * 0.19)
         points = [pymupdf.Point(rect.x0 + x * w, rect.y0 + y * h) for x, y in spots]
         for k, (at, word) in enumerate(zip(points, words[:3], strict=True)):
-            box = pymupdf.Rect(at.x - 23, at.y - 7, at.x + 23, at.y + 7)
+            box = pymupdf.Rect(at.x - half, at.y - 7, at.x + half, at.y + 7)
             page.draw_rect(box, color=INK, fill=PALETTE[k], width=0.6, radius=0.4)
             width = pymupdf.get_text_length(word, "hebo", 6)
             page.insert_text(
                 (at.x - width / 2, at.y + 2), word, fontname="hebo", fontsize=6, color=(1, 1, 1)
             )
-        middle = (nucleus.tl + nucleus.br) / 2
+        middle = pymupdf.Point((nucleus.x0 + nucleus.x1) / 2, (nucleus.y0 + nucleus.y1) / 2)
         width = pymupdf.get_text_length(words[3], "helv", 6.5)
         at = (middle.x - width / 2, middle.y + 2)
         page.insert_text(at, words[3], fontname="helv", fontsize=6.5)
         for start, end in (
-            (points[0] + (0, 9), points[1] + (0, -10)),
-            (points[1] + (25, -2), points[2] + (-26, 5)),
-            (points[2] + (3, 9), middle + (-4, -h * 0.15)),
+            (_by(points[0], 0, 9), _by(points[1], 0, -10)),
+            (_by(points[0], half + 2, -1), _by(points[2], -half - 2, 1)),
+            (_by(points[2], 2, 9), _by(middle, 0, -h * 0.19)),
         ):
             page.draw_line(start, end, color=INK, width=1)
             way = (end - start) / max(abs(end - start), 1e-6)

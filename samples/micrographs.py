@@ -74,9 +74,17 @@ def stroke(field: Field, polygon: NDArray[np.int32], value: float, width: int = 
     cv2.polylines(field, [polygon], True, value, width, cv2.LINE_AA, shift=4)
 
 
-def cell_map(points: Points, height: int, width: int) -> tuple[NDArray[np.int32], Field]:
-    """Nearest point of each pixel, and the distance in pixels to the border between two cells."""
-    y, x = np.mgrid[0:height:2, 0:width:2]
+def cell_map(
+    rng: Rng, points: Points, height: int, width: int, bend_px: float = 3.5
+) -> tuple[NDArray[np.int32], Field]:
+    """Nearest point of each pixel, and the distance in pixels to the border between two cells.
+
+    Borders are bent by about ``bend_px``, since cells are not polygons.
+    """
+    y, x = np.mgrid[0:height:2, 0:width:2].astype(np.float64)
+    rows, columns = x.shape
+    x += bend_px * cloud(rng, rows, columns, 9)
+    y += bend_px * cloud(rng, rows, columns, 9)
     distance, index = KDTree(points).query(np.stack([x.ravel(), y.ravel()], 1), k=2)
     border = (distance[:, 1] - distance[:, 0]).reshape(x.shape).astype(np.float32) / 2
     nearest = np.asarray(index)[:, 0].reshape(x.shape).astype(np.int32)
@@ -173,7 +181,7 @@ def fibres(
     """Stress fibres and cortex (actin-like): each cell has its own direction of bundles."""
     points = scattered(rng, height, width, spacing) if centers is None else centers
     bend = cloud(rng, height, width, spacing / 2.2)[..., None]
-    cell, border = cell_map(points, height, width)
+    cell, border = cell_map(rng, points, height, width)
     turns = rng.uniform(0, np.pi, len(points))
     lead = rng.uniform(0, np.pi)
     turns = lead + (turns - np.pi / 2) * 0.62
@@ -240,7 +248,7 @@ def histology(rng: Rng, height: int, width: int, spacing: float = 34, brown: flo
     ``brown`` is the share of cells that carry a brown cytoplasmic stain as in immunohistochemistry.
     """
     points = scattered(rng, height, width, spacing)
-    cell, border = cell_map(points, height, width)
+    cell, border = cell_map(rng, points, height, width)
     space = cloud(rng, height, width, spacing * 1.5) + 0.5 * cloud(rng, height, width, spacing / 2)
     limit = np.percentile(space, 86)
     lumen = 1 / (1 + np.exp(np.clip((limit - space) * 14, -30, 30)))
@@ -292,18 +300,7 @@ def electron(rng: Rng, height: int, width: int, spacing: float = 105) -> Image:
         if kind < 0.55:
             a, b = spacing * rng.uniform(0.26, 0.46), spacing * rng.uniform(0.15, 0.22)
             angle = rng.uniform(0, np.pi)
-            polygon = outline(rng, x, y, a, b, angle)
-            inside = np.zeros((height, width), np.float32)
-            fill(inside, polygon, 1)
-            yy, xx = np.mgrid[0:height, 0:width].astype(np.float32)
-            along = (xx - x) * np.cos(angle) + (yy - y) * np.sin(angle)
-            wave = cloud(rng, height, width, 14)
-            folds = np.sin(along / spacing * 2 * np.pi * rng.uniform(7, 10) + 1.3 * wave)
-            matrix = 0.44 - 0.15 * np.clip(folds * 2.2 - 0.7, 0, 1)
-            field += inside * (matrix + 0.05 * cloud(rng, height, width, 2) - field)
-            stroke(field, polygon, 0.2, 2)
-            inner = outline(rng, x, y, a - 4, b - 4, angle)
-            stroke(field, inner, 0.3, 1)
+            _mitochondrion(rng, field, x, y, a, b, angle)
         elif kind < 0.9:
             for _ in range(int(rng.integers(3, 9))):
                 r = rng.uniform(0.035, 0.09) * spacing
@@ -317,6 +314,34 @@ def electron(rng: Rng, height: int, width: int, spacing: float = 105) -> Image:
     field = blur(field.astype(np.float32), 0.8)
     field += 0.02 * cloud(rng, height, width, max(height, width) / 3)
     return gray(shot(rng, field, photons=180, read=0.028))
+
+
+def _mitochondrion(
+    rng: Rng, field: Field, x: float, y: float, a: float, b: float, angle: float
+) -> None:
+    """Draw an oval with two membranes and folds across it into the field, in place."""
+    height, width = field.shape
+    reach = int(a * 1.5) + 4
+    x0, x1 = max(0, int(x) - reach), min(width, int(x) + reach)
+    y0, y1 = max(0, int(y) - reach), min(height, int(y) + reach)
+    if x1 - x0 < 12 or y1 - y0 < 12:
+        return
+    part = field[y0:y1, x0:x1].copy()
+    polygon = outline(rng, x - x0, y - y0, a, b, angle)
+    inside = np.zeros(part.shape, np.float32)
+    fill(inside, polygon, 1)
+    rows, columns = np.mgrid[y0:y1, x0:x1].astype(np.float32)
+    along = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
+    rows_px, columns_px = part.shape
+    wave = cloud(rng, rows_px, columns_px, 14)
+    folds = np.sin(along / a * rng.uniform(15, 21) + 1.3 * wave)
+    matrix = (
+        0.44 - 0.15 * np.clip(folds * 2.2 - 0.7, 0, 1) + 0.05 * cloud(rng, rows_px, columns_px, 2)
+    )
+    part += inside * (matrix.astype(np.float32) - part)
+    stroke(part, polygon, 0.2, 2)
+    stroke(part, outline(rng, x - x0, y - y0, a - 4, b - 4, angle), 0.3, 1)
+    field[y0:y1, x0:x1] = part
 
 
 def phase(rng: Rng, height: int, width: int, spacing: float = 66, stretch: float = 2.6) -> Image:
@@ -338,8 +363,8 @@ def phase(rng: Rng, height: int, width: int, spacing: float = 66, stretch: float
         fill(nucleus, outline(rng, x, y, b * 0.6, b * 0.5, angle), 1)
     thick = blur(body, 1.6)
     grain = cloud(rng, height, width, 1.4) * np.clip(thick, 0, 1)
-    halo = blur(body, 7) - thick
-    field = 0.55 + 0.34 * halo + 0.045 * grain - 0.07 * (blur(nucleus, 1) - blur(nucleus, 3))
+    halo = blur(body, 6) - thick
+    field = 0.55 + 0.42 * halo + 0.045 * grain - 0.07 * (blur(nucleus, 1) - blur(nucleus, 3))
     field += 0.22 * np.clip(blur(body, 1.0) - 1.4, 0, 1)
     edge = cv2.Laplacian(blur(body, 1.1), cv2.CV_32F)
     field += 0.24 * edge

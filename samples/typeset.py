@@ -21,6 +21,9 @@ Box = tuple[float, float, float, float]
 Draw = Callable[[pymupdf.Page, pymupdf.Rect], None]
 
 FOOTER = "Synthetic sample, not a real paper"
+TAIL, NECK = pymupdf.Point(10, -7), pymupdf.Point(2.5, -1.8)
+BARBS = (pymupdf.Point(5.2, -0.8), pymupdf.Point(2.5, -4.9))
+# The shape of an arrow in points, seen from its tip.
 STYLE = """
 body { margin: 0 }
 p { font-family: Times; font-size: 9.3px; line-height: 1.17; text-align: justify; margin: 0;
@@ -121,7 +124,10 @@ class View:
 
     def recompressed(self, quality: int) -> "View":
         """Through a JPEG file and back."""
-        return replace(self, image=np.asarray(Pillow.open(io.BytesIO(jpeg(self.image, quality))).convert('RGB')))
+        return replace(
+            self,
+            image=np.asarray(Pillow.open(io.BytesIO(jpeg(self.image, quality))).convert("RGB")),
+        )
 
     def patched(self, box: tuple[int, int, int, int], to: tuple[int, int], flip: bool) -> "View":
         """With the content of ``box`` copied, softly edged, to where ``to`` is its top left."""
@@ -211,7 +217,7 @@ class Figure:
 
 def jpeg(image: Image, quality: int, ink: str = "RGB") -> bytes:
     """The image as a JPEG file; a grey one as a one-channel file."""
-    if ink == "RGB" and np.ptp(image, axis=2).max() == 0:
+    if ink == "RGB" and all(np.array_equal(image[..., 0], image[..., k]) for k in (1, 2)):
         ink = "L"
     out = io.BytesIO()
     Pillow.fromarray(image).convert(ink).save(out, "JPEG", quality=quality)
@@ -262,7 +268,8 @@ def _draw_panels(
 ) -> None:
     panels = [panel for row in figure.rows for panel in row]
     for k, panel in enumerate(panels):
-        rect = pymupdf.Rect(boxes[panel.name]) + (left, top, left, top)
+        x0, y0, x1, y1 = boxes[panel.name]
+        rect = pymupdf.Rect(x0 + left, y0 + top, x1 + left, y1 + top)
         dark = True
         if panel.view:
             page.insert_image(
@@ -305,8 +312,8 @@ def _annotate(page: pymupdf.Page, panel: Panel, rect: pymupdf.Rect) -> None:
     for x, y in panel.arrows:
         tip = pymupdf.Point(rect.x0 + x * rect.width, rect.y0 + y * rect.height)
         color = (1, 0.9, 0.1) if panel.bar == 1 else (0, 0, 0)
-        page.draw_line(tip + (10, -7), tip + (2.5, -1.8), color=color, width=1.3)
-        head = [tip, tip + (5.2, -0.8), tip + (2.5, -4.9)]
+        page.draw_line(tip + TAIL, tip + NECK, color=color, width=1.3)
+        head = [tip, *(tip + barb for barb in BARBS)]
         page.draw_polyline(head, color=color, fill=color, closePath=True, width=0.3)
     for k, word in enumerate(panel.lanes):
         x = rect.x0 + rect.width * (k + 0.5) / len(panel.lanes)
@@ -332,7 +339,7 @@ class Journal:
 
 
 @dataclass(frozen=True)
-class Story:
+class Manuscript:
     """A paper as written, before it is set.
 
     Attributes:
@@ -373,7 +380,7 @@ class _Sheet:
     figures: list[tuple[Figure, float, float, float]] = field(default_factory=list)
 
 
-def _lay_out(story: Story) -> list[_Sheet]:
+def _lay_out(story: Manuscript) -> list[_Sheet]:
     journal = story.journal
     left, right = journal.margin_pt, journal.width_pt - journal.margin_pt
     top, bottom = 62.0, journal.height_pt - 48
@@ -422,8 +429,8 @@ def _lay_out(story: Story) -> list[_Sheet]:
     return sheets
 
 
-def _set_text(story: Story, sheets: list[_Sheet], share: float) -> bytes | None:
-    """The pages with text only, or None where the text does not fit."""
+def _set_text(story: Manuscript, sheets: list[_Sheet], share: float) -> bytes | None:
+    """The pages with text only, or None where the text does not fit them well."""
     out = io.BytesIO()
     writer = pymupdf.DocumentWriter(out)
     body = pymupdf.Story(html=story.text(share), user_css=STYLE)
@@ -442,10 +449,23 @@ def _set_text(story: Story, sheets: list[_Sheet], share: float) -> bytes | None:
                 body.draw(device)
         writer.end_page()
     writer.close()
-    return None if more else out.getvalue()
+    return None if more or _stranded(out.getvalue(), sheets) else out.getvalue()
 
 
-def set_paper(story: Story) -> tuple[Any, dict[str, Any]]:
+def _stranded(data: bytes, sheets: list[_Sheet]) -> bool:
+    """Whether some column ends with a section's title."""
+    with pymupdf.open(stream=data, filetype="pdf") as doc:
+        for number, sheet in enumerate(sheets):
+            for rect in sheet.columns:
+                text: Any = doc[number].get_text("dict", clip=rect)
+                lines = [line for block in text["blocks"] for line in block.get("lines", [])]
+                last = max(lines, key=lambda line: line["bbox"][3], default=None)
+                if last and "Sans" in last["spans"][0]["font"]:
+                    return True
+    return False
+
+
+def set_paper(story: Manuscript) -> tuple[Any, dict[str, Any]]:
     """Set the paper.
 
     Returns:

@@ -28,6 +28,9 @@ Expectation = Literal["ok", "degraded", "failed"]
 Box = tuple[float, float, float, float]
 
 LETTER_PT = (612.0, 792.0)
+AES_256 = 5
+PERMIT_PRINT = 4
+# PyMuPDF's PDF_ENCRYPT_AES_256 and PDF_PERM_PRINT, which its type stubs do not know.
 DETERMINISTIC = {"deflate": True, "garbage": 1, "no_new_id": True}
 
 
@@ -203,7 +206,7 @@ def encrypted_for_readers(folder: Path) -> Path:
         folder,
         "encrypted-user.pdf",
         doc,
-        encryption=pymupdf.PDF_ENCRYPT_AES_256,
+        encryption=AES_256,
         owner_pw="owner",
         user_pw="reader",
     )
@@ -216,10 +219,10 @@ def encrypted_for_owners(folder: Path) -> Path:
         folder,
         "encrypted-owner.pdf",
         doc,
-        encryption=pymupdf.PDF_ENCRYPT_AES_256,
+        encryption=AES_256,
         owner_pw="owner",
         user_pw="",
-        permissions=pymupdf.PDF_PERM_PRINT,
+        permissions=PERMIT_PRINT,
     )
 
 
