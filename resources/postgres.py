@@ -32,6 +32,7 @@ HOPELESS = (
     "certificate",
     "does not support ssl",
     "requires ssl",
+    "invalid",
 )
 """Answers, in lower case, that waiting does not change."""
 
