@@ -7,6 +7,8 @@ OUT ?= out
 
 # Pyright would ask the network whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# Data of this checkout stay in it; `quire` run by hand uses ~/.local/share/quire.
+export QUIRE_HOME ?= $(CURDIR)/.quire
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run ui test test-core lint format bench lock image clean

@@ -17,7 +17,10 @@ from resources.settings import CopySearch
 def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableResource]:
     """The resources that the settings describe; nothing is opened by making them."""
     return {
-        "postgres": Postgres(database_url=settings.database_url, data_dir=str(settings.data_dir)),
+        "postgres": Postgres(
+            database_url=dg.EnvVar("QUIRE_DATABASE_URL") if settings.database_url else "",
+            data_dir=str(settings.data_dir),
+        ),
         "images": ImageStore(url=settings.store_url),
         "memory": MemoryContract(limit_mb=settings.memory_mb),
         "copy_search": CopySearch(preset=settings.preset, threads=settings.threads),

@@ -1,0 +1,126 @@
+"""The whole pipeline on a fresh database and store, in this process."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from upath import UPath
+
+import assets
+import store.page_batches
+from core.batches import BatchSpec, runs_of_neighbours
+from orchestration.ingest import Received, receive, register_partitions
+from orchestration.requests import range_tags
+from resources.encoder import Encoder
+from resources.images import ImageStore
+from resources.memory import MemoryContract, tree_mb
+from resources.postgres import Postgres
+from resources.settings import CopySearch
+
+ORDER = [
+    "documents",
+    "pages",
+    "panels",
+    "panel_features",
+    "tiles",
+    "tile_embeddings",
+    "candidate_pairs",
+    "verified_pairs",
+    "duplicate_reports",
+]
+
+
+class Roomy(MemoryContract):
+    """Budgets on top of what the test process holds already, which is more than a step's."""
+
+    room_mb: int = 250
+
+    def granted_mb(self, context: dg.AssetExecutionContext) -> int:
+        return int(tree_mb()) + self.room_mb
+
+
+@dataclass
+class Pipeline:
+    """Everything a run needs, and how to run some of it."""
+
+    postgres: Postgres
+    images: ImageStore
+    folder: Path
+    instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
+    memory: MemoryContract = field(default_factory=Roomy)
+    encoder: Encoder = field(default_factory=Encoder)
+
+    def receive(self, *paths: Path, pages_per_batch: int = 8) -> list[Received]:
+        with self.postgres.connect() as db:
+            spec = BatchSpec(pages_per_batch=pages_per_batch)
+            found = [receive(db, self.images, UPath(path), spec=spec) for path in paths]
+            register_partitions(db, self.instance)
+        return found
+
+    def run(
+        self,
+        received: Sequence[Received] | None = None,
+        only: Sequence[str] = ORDER,
+        recompute: bool = False,
+    ) -> list[dg.ExecuteInProcessResult]:
+        ids = [r.document.document_id for r in received if r.document] if received else None
+        with self.postgres.connect() as db:
+            wanted = store.page_batches.keys(db, ids)
+            runs = runs_of_neighbours(wanted, store.page_batches.keys(db))
+        return [self.run_keys(keys, only, recompute) for keys in runs]
+
+    def run_keys(
+        self, keys: Sequence[str], only: Sequence[str] = ORDER, recompute: bool = False
+    ) -> dg.ExecuteInProcessResult:
+        chosen = [
+            a
+            for a in dg.load_assets_from_package_module(assets)
+            if isinstance(a, dg.AssetsDefinition) and a.key.to_user_string() in only
+        ]
+        return dg.materialize(
+            chosen,
+            instance=self.instance,
+            resources={
+                "postgres": self.postgres,
+                "images": self.images,
+                "memory": self.memory,
+                "copy_search": CopySearch(threads=1),
+                "encoder": self.encoder,
+            },
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "ops": {name: {"config": {"recompute": recompute}} for name in only},
+            },
+            tags=range_tags(keys),
+            raise_on_error=False,
+        )
+
+    def report(self, received: Received, name: str = "pairs.tsv") -> bytes:
+        assert received.document is not None
+        digest = received.document.document_id
+        return self.images.read_bytes(f"reports/{digest[:2]}/{digest}/{name}")
+
+
+@pytest.fixture
+def pipeline(postgres: Postgres, tmp_path: Path) -> Pipeline:
+    return Pipeline(postgres, ImageStore(url=(tmp_path / "store").as_uri()), tmp_path)
+
+
+@pytest.fixture
+def new_pipeline(tmp_path: Path) -> Callable[[str, Postgres], Pipeline]:
+    def make(name: str, postgres: Postgres) -> Pipeline:
+        return Pipeline(postgres, ImageStore(url=(tmp_path / name).as_uri()), tmp_path)
+
+    return make
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> list[dict[str, Any]]:
+    """Metadata of each materialization of an asset in a run."""
+    return [
+        {name: value.value for name, value in event.materialization.metadata.items()}
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey(asset)
+    ]
