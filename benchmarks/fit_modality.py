@@ -41,9 +41,9 @@ class FitSpec:
 
     dpi: float = 150.0
     """What panels are rendered at in use."""
-    views: int = 4
+    views: int = 3
     """Variants per picture besides the picture itself; more changed nothing."""
-    drawn: int = 260
+    drawn: int = 150
     """Drawings per kind of drawing and blots per kind of blot."""
     ridge: float = 2e-3
     """Penalty on squared coefficients: features are correlated, and some kinds have few sources."""
@@ -327,7 +327,7 @@ def fit_softmax(terms: NDArray[Any], truth: NDArray[Any], kinds: int, ridge: flo
         return value + ridge * (penalty**2).sum() / 2, (slope + ridge * penalty).ravel()
 
     start = np.zeros(kinds * terms.shape[1])
-    return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 600}).x.reshape(
+    return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 250}).x.reshape(
         kinds, -1
     )
 
@@ -351,7 +351,7 @@ def main() -> None:
         samples += list(images_in(arguments.images))
     samples += [(blot(rng), Modality.BLOT) for _ in range(spec.drawn)]
     samples += [(sparse_fluorescence(rng), Modality.FLUORESCENCE) for _ in range(spec.drawn)]
-    samples += [(drawing(rng), Modality.CHART) for _ in range(6 * spec.drawn)]
+    samples += [(drawing(rng), Modality.CHART) for _ in range(8 * spec.drawn)]
     rows, labels = [], []
     for image, kind in samples:
         for view in views(image, kind, rng, spec.views):

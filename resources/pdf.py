@@ -9,6 +9,7 @@ limit per request; when it dies, the file is at fault, the caller gets an
 import json
 import math
 import os
+import re
 import selectors
 import signal
 import struct
@@ -58,11 +59,14 @@ class Rendered:
         image: RGB pixels.
         dpi: The resolution it has, which is what its pixels are to be converted with.
         lowered: Whether the page was too large for the resolution asked for.
+        complaints: What the parser said about the page, such as an image that it could not decode
+            and left out; empty for a sound page.
     """
 
     image: Image
     dpi: float
     lowered: bool
+    complaints: tuple[str, ...] = ()
 
 
 class WorkerError(Exception):
@@ -177,7 +181,12 @@ class PdfFile:
         height, width = (int(side) for side in reply["shape"])
         rows = np.frombuffer(payload, np.uint8).reshape(height, int(reply["stride"]))
         image = rows[:, : width * 3].reshape(height, width, 3)
-        return Rendered(image=image, dpi=float(reply["dpi"]), lowered=reply["dpi"] < dpi)
+        return Rendered(
+            image=image,
+            dpi=float(reply["dpi"]),
+            lowered=reply["dpi"] < dpi,
+            complaints=tuple(str(line) for line in reply["complaints"]),
+        )
 
     def close(self) -> None:
         """End the child."""
@@ -233,6 +242,7 @@ class PdfFile:
             stderr=subprocess.PIPE,
             env={},
             start_new_session=True,
+            bufsize=0,
         )
         where = f"{self.path.name}"
         try:
@@ -259,7 +269,10 @@ class PdfFile:
 
     def _check(self, where: str, reply: Header, complaint: str) -> None:
         """Raise what an error reply stands for."""
-        kind, message = reply.get("error"), str(reply.get("message", ""))
+        kind = reply.get("error")
+        # The parser's messages begin with its own classes and codes, and hold the full path.
+        message = re.sub(r"^\w+: (code=\d+: )?", "", str(reply.get("message", "")))
+        message = message.replace(str(self.path.resolve()), self.path.name).rstrip(".")
         if kind == "memory":
             self._over_budget(where)
         if kind == "input":

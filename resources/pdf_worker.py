@@ -11,10 +11,11 @@ Both directions speak the same frame: four bytes of header length (big-endian), 
 import contextlib
 import json
 import math
+import re
 import resource
 import struct
 import sys
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pymupdf
 
@@ -22,8 +23,10 @@ MEGABYTE = 1 << 20
 CPU_GRACE_S = 5
 """CPU seconds beyond a request's timeout after which the kernel ends a worker nobody waits for."""
 
+DRAW = re.compile(rb"/([^\s/\[\]()<>{}%]+)\s+Do\b")
+"""The command that draws a named image or form."""
+
 Header = dict[str, Any]
-Matrix = tuple[float, float, float, float, float, float]
 
 
 class Worker:
@@ -57,24 +60,24 @@ class Worker:
         limit = int(request["max_items"])
         shown = page.rect
         # Read before anything else: listing the paths rebuilds the page without its rotation.
-        turn = cast(Matrix, tuple(page.rotation_matrix))
+        turn: Any = pymupdf.Matrix(page.rotation_matrix)
         images = [
             {
                 "xref": int(info["xref"]),
-                "box": rounded(pymupdf.Rect(info["bbox"]) * pymupdf.Matrix(*turn)),
-                "transform": list(pymupdf.Matrix(info["transform"]) * pymupdf.Matrix(*turn)),
+                "box": rounded(pymupdf.Rect(info["bbox"]) * turn),
+                "transform": [float(value) for value in pymupdf.Matrix(info["transform"]) * turn],
                 "size": [int(info["width"]), int(info["height"])],
             }
-            for info in page.get_image_info(xrefs=True)[:limit]
+            for info in drawn_images(page)[:limit]
         ]
         words = [
-            rounded(pymupdf.Rect(word[:4]) * pymupdf.Matrix(*turn))
+            rounded(pymupdf.Rect(word[:4]) * turn)
             for word in page.get_text("words", sort=False)[:limit]
         ]
         paths: list[list[float]] = []
         for kind, box, *_ in page.get_bboxlog():
             if kind in ("fill-path", "stroke-path", "fill-shade") and len(paths) < limit:
-                paths.append(rounded(pymupdf.Rect(box) * pymupdf.Matrix(*turn)))
+                paths.append(rounded(pymupdf.Rect(box) * turn))
         size = [float(shown.width), float(shown.height)]
         return {"size": size, "images": images, "words": words, "paths": paths}, None
 
@@ -100,10 +103,37 @@ class Worker:
                 f"{request['max_pixels'] / 1e6:.0f} megapixels that a page may have"
             ), None
         scale = pymupdf.Matrix(dpi / 72.0, dpi / 72.0)
+        pymupdf.TOOLS.reset_mupdf_warnings()
         pixels = page.get_pixmap(matrix=scale, clip=area, alpha=False, colorspace=pymupdf.csRGB)
         self.pixels = pixels
-        header = {"dpi": dpi, "shape": [pixels.height, pixels.width], "stride": pixels.stride}
+        complaints = [line[:200] for line in pymupdf.TOOLS.mupdf_warnings().splitlines() if line]
+        if any("alloc" in line for line in complaints):
+            raise MemoryError("an image of the page was left out")
+        header = {
+            "dpi": dpi,
+            "shape": [pixels.height, pixels.width],
+            "stride": pixels.stride,
+            "complaints": complaints[:10],
+        }
         return header, pixels.samples_mv
+
+
+def drawn_images(page: Any) -> list[Header]:
+    """The page's images in drawing order, each with its number in the file.
+
+    MuPDF finds the numbers by decoding and hashing every image, which takes as long as rendering.
+    The page's own drawing commands name them as well; where the two lists fit together, they do.
+    """
+    drawn = page.get_image_info()
+    if not drawn:
+        return []
+    named = {image[7]: image for image in page.get_images(full=True) if image[9] == 0}
+    commands = (name.decode("latin-1") for name in DRAW.findall(page.read_contents()))
+    listed = [named[name] for name in commands if name in named]
+    sizes = [(image[2], image[3]) for image in listed]
+    if sizes != [(info["width"], info["height"]) for info in drawn]:
+        return page.get_image_info(xrefs=True)
+    return [{**info, "xref": image[0]} for info, image in zip(drawn, listed, strict=True)]
 
 
 def rounded(box: Any) -> list[float]:
@@ -146,7 +176,7 @@ def answer(worker: Worker, request: Header) -> tuple[Header, memoryview | None]:
         return {"error": "memory", "message": str(error)}, None
     except Exception as error:  # noqa: BLE001 - MuPDF raises classes that share no base of their own
         text = f"{type(error).__name__}: {error}"
-        short_of_memory = "malloc" in text or "memory" in text.lower()
+        short_of_memory = "alloc" in text or "memory" in text.lower()
         return {"error": "memory" if short_of_memory else "input", "message": text[:500]}, None
 
 
