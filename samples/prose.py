@@ -135,8 +135,8 @@ DISCUSSION = (
     "On this view the modification, and not the amount, of {partner} is what limits {process}.",
     "The model predicts that raising {partner} has no effect, and this is what we found.",
     "It also predicts a delay that we did not observe, for which we have no explanation.",
-    "Our preparation has limits: cultures lack the flow and the stretch to which {tissue} is "
-    "exposed.",
+    "Our preparation has limits: cultures lack flow and stretch, and nothing here makes up "
+    "for that.",
     "The number of animals is small, and all came from one colony.",
     "Whether the same holds in other species of {organism} remains to be seen.",
     "A structure of the complex would help, and attempts to obtain one are under way.",
