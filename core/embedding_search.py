@@ -23,6 +23,9 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _MAGIC = b"QBG1"
+_LEAST_APART = 1e-6
+"""A tile that the background holds itself, many times over, is this far from it, in 1 - cosine:
+half precision tells no less."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,11 @@ class EmbeddingSearchSpec:
     encoder_id: str
     """The encoder that the thresholds belong to; vectors of another are refused."""
 
-    spreads: float = 4.0
-    """With a background: how many standard deviations of unrelated tiles a pair has to stand above
-    them. On a normal curve 3 of 100,000 unrelated tile pairs pass 4; the same number means the same
-    for every encoder, whatever its cosines look like."""
+    likeness: float = 0.6
+    """With a background: the least score. 1 is identical, 0 is as unlike as the nearest twentieth
+    of unrelated tiles, so 0.6 is a squared distance of at most 0.4 of theirs. A ratio of distances
+    means much the same for every encoder, as it does for local features; of five ways to make
+    cosines comparable it let through the most copies at equal false candidates (decision 0003)."""
 
     cosine: float = 0.9
     """Without a background (too few panels are known to fit one): a plain cosine. Low on purpose:
@@ -59,16 +63,16 @@ class BackgroundSpec:
     """How the background of an encoder is sampled."""
 
     panels: int = 256
-    """Most panels that give a tile. The 26 nearest of 256 are a stable tenth, and comparing every
+    """Most panels that give a tile. Thirteen of 256 are a stable twentieth, and comparing every
     tile with 256 more costs a quarter of comparing it with 1,000 new ones."""
 
-    fewest_panels: int = 32
-    """With fewer the tenth nearest is three tiles, and one copy among them would shift it."""
+    fewest_panels: int = 64
+    """With fewer, the nearest twentieth is a tile or two, which may be copies."""
 
-    share: float = 0.9
+    share: float = 0.95
     """How near a tile comes to the background is this quantile of its cosines to it. A mean of the
     very nearest would be raised by the tile's own copies, should the sample hold some; they would
-    have to be a tenth of it to move this."""
+    have to be a twentieth of it to move this."""
 
     version: int = 1
     """Counts changes of the functions in this module that change their result."""
@@ -107,7 +111,8 @@ class Background:
 
     Encoders differ: unrelated micrographs meet at cosine 0.1 in one and at 0.8 in the next. And
     within one encoder a plain texture is near to many tiles where a rare structure is near to none.
-    A sample of tiles, one per panel, tells both.
+    A sample of tiles, one per panel, tells both: how far a tile is from the nearest of them is the
+    unit in which its distance to any other tile counts.
 
     It is fitted once per encoder and stored. Its id is part of what a search result was computed
     from, so nothing shifts silently when the collection grows.
@@ -116,15 +121,11 @@ class Background:
         encoder_id: The encoder it belongs to.
         vectors: The sample in half precision, shape (n, dim).
         share: See ``BackgroundSpec``.
-        centre: Median discounted cosine of two tiles of the sample.
-        spread: Standard deviation of those, told from the upper middle of their distribution.
     """
 
     encoder_id: str
     vectors: NDArray[np.float16] = field(repr=False)
     share: float
-    centre: float
-    spread: float
 
     @property
     def background_id(self) -> str:
@@ -148,9 +149,7 @@ class Background:
     def to_bytes(self) -> bytes:
         """The background as a database keeps it, without pickle."""
         name = self.encoder_id.encode()
-        head = struct.pack(
-            "<4sH3dII", _MAGIC, len(name), self.share, self.centre, self.spread, *self.vectors.shape
-        )
+        head = struct.pack("<4sHdII", _MAGIC, len(name), self.share, *self.vectors.shape)
         return head + name + self.vectors.astype("<f2").tobytes()
 
     @classmethod
@@ -160,16 +159,16 @@ class Background:
         Raises:
             ValueError: It is something else, or cut off.
         """
-        layout = struct.Struct("<4sH3dII")
+        layout = struct.Struct("<4sHdII")
         if len(data) < layout.size or not data.startswith(_MAGIC):
             raise ValueError("not a stored background")
-        _, length, share, centre, spread, rows, dim = layout.unpack_from(data)
+        _, length, share, rows, dim = layout.unpack_from(data)
         start = layout.size + length
         if len(data) != start + 2 * rows * dim:
             raise ValueError("a stored background is cut off")
         vectors = np.frombuffer(data, dtype="<f2", offset=start).reshape(rows, dim)
         name = data[layout.size : start].decode()
-        return cls(name, vectors.astype(np.float16), share, centre, spread)
+        return cls(name, vectors.astype(np.float16), share)
 
 
 @dataclass(frozen=True)
@@ -179,8 +178,8 @@ class PanelPair:
     Attributes:
         panel_a: The smaller id.
         panel_b: The larger id.
-        score: Of the best tile pair: standard deviations above the background, or its cosine where
-            there is no background.
+        score: Of the best tile pair, at most 1: its likeness beyond the background, or its cosine
+            where there is no background.
         cosine: Of the same tile pair.
         tile_a: That tile's place within panel a.
         tile_b: That tile's place within panel b.
@@ -233,7 +232,7 @@ def as_stored(vectors: NDArray[np.floating[Any]], precision: type[_Float]) -> ND
 
 
 def fit_background(tiles: Iterable[TileVectors], spec: BackgroundSpec) -> Background | None:
-    """Sample one tile of each of up to ``spec.panels`` panels, and see how close they come.
+    """Sample one tile of each of up to ``spec.panels`` panels.
 
     Which tiles are taken follows from their ids alone, so the same collection gives the same
     background in whatever order it is read. One pass; holds ``spec.panels`` vectors and one block.
@@ -270,16 +269,7 @@ def fit_background(tiles: Iterable[TileVectors], spec: BackgroundSpec) -> Backgr
         return None
 
     halves = np.stack([vector for _, _, vector in sample.values()])
-    plain = Background(encoder_id, halves, spec.share, centre=0.0, spread=1.0)
-    units = as_stored(halves, np.float64)
-    nearness = plain.nearness(units)
-    rows, columns = np.triu_indices(len(units), 1)
-    scores = (units @ units.T)[rows, columns] - (nearness[rows] + nearness[columns]) / 2
-    # The median and the next third, a standard deviation on a normal curve: copies that the sample
-    # holds are far fewer than the sixth of pairs above, and do not count.
-    centre, above = np.quantile(scores, [0.5, 0.8413])
-    spread = max(float(above - centre), 1e-6)
-    return Background(encoder_id, halves, spec.share, float(centre), spread)
+    return Background(encoder_id, halves, spec.share)
 
 
 def _lot(name: str) -> bytes:
@@ -320,7 +310,7 @@ def search(
     if background is not None:
         require_same_encoder(spec.encoder_id, background.encoder_id)
     names, panels = _codes(new.panel_ids)
-    queries = _Comparable(new.vectors, background, query=True)
+    queries = _Comparable(new.vectors, background, spec)
     found = _Found(names, spec.pairs_per_panel)
     compared = 0
     for block in stored:
@@ -333,7 +323,7 @@ def search(
         # Of two new panels the pair is taken where the smaller id is the query; of a panel with
         # itself nowhere. Other stored panels have no place among the new ones and always count.
         places = _places(block_names, names)
-        columns = _Comparable(block.vectors, background, query=False)
+        columns = _Comparable(block.vectors, background, spec)
         for rows, hits in queries.above(columns, spec):
             first, second = panels[rows], block_panels[hits]
             counts = (places[second] < 0) | (first < places[second])
@@ -341,7 +331,7 @@ def search(
             if not len(rows):
                 continue
             cosines, scores = queries.exact(columns, rows, hits)
-            close = scores >= (spec.cosine if background is None else spec.spreads)
+            close = scores >= (spec.cosine if background is None else spec.likeness)
             found.add(
                 (names, panels[rows[close]], new.ordinals[rows[close]]),
                 (block_names, block_panels[hits[close]], block.ordinals[hits[close]]),
@@ -367,38 +357,38 @@ def _places(names: NDArray[np.str_], among: NDArray[np.str_]) -> Integers:
 
 
 class _Comparable:
-    """Vectors laid out so that one matrix product gives background-discounted cosines.
+    """Vectors laid out so that one matrix product tells which pairs reach the threshold.
 
-    A query row is ``(v, 1, near)`` and a stored row ``(v, -near / 2, -1 / 2)``.
+    With ``u`` the distance of a tile from the background, the score of a pair is
+    ``1 - (1 - cosine) / (u_a * u_b)``, and it reaches ``least`` exactly where the rows
+    ``(v, sqrt(1 - least) * u)`` of the two have a product of at least 1.
     """
 
     def __init__(
         self,
         vectors: NDArray[np.floating[Any]],
         background: Background | None,
-        *,
-        query: bool,
+        spec: EmbeddingSearchSpec,
     ) -> None:
         self._halves = vectors.astype(np.float16, copy=False)
         self._background = background
         count, dim = vectors.shape
-        self.rows = np.zeros((count, dim + 2), dtype=np.float32)
+        self.rows = np.zeros((count, dim + 1), dtype=np.float32)
         units = as_stored(self._halves, np.float32)
         self.rows[:, :dim] = units
         if background is not None:
-            near = background.nearness(units)
-            self.rows[:, dim] = 1 if query else -near / 2
-            self.rows[:, dim + 1] = near if query else -0.5
+            # Never below the exact value, so that rounding lets pairs in and keeps none out.
+            apart = (
+                np.maximum(1 - background.nearness(units), 0) + (dim + 8) * 2.0**-23 + _LEAST_APART
+            )
+            self.rows[:, dim] = np.sqrt((1 - spec.likeness) * apart)
 
     def above(
         self, stored: "_Comparable", spec: EmbeddingSearchSpec
     ) -> Iterator[tuple[Integers, Integers]]:
         """Rows of this and of the stored ones that may reach the threshold, 4096 at a time."""
-        least = spec.cosine
-        if self._background is not None:
-            least = spec.spreads * self._background.spread + self._background.centre
-        # A sum of n products that add up to at most 2 in size is off by at most n * 2**-23 in
-        # float32, and the nearness in it by half of that. Twice as much is left for safety.
+        least = spec.cosine if self._background is None else 1.0
+        # A sum of n products that add up to at most 3 in size is off by at most 3 * n * 2**-24.
         floor = np.float32(least - self.rows.shape[1] * 2.0**-22)
         wide = min(len(stored.rows), 4096)
         tall = max(1, min(len(self.rows), spec.product_mb * 262_144 // wide))
@@ -418,22 +408,22 @@ class _Comparable:
         self, stored: "_Comparable", rows: Integers, columns: Integers
     ) -> tuple[Floats, Floats]:
         """Cosines and scores of single pairs, rounded so that no order of summation shows."""
-        first, near_first = self._exactly(rows)
-        second, near_second = stored._exactly(columns)
+        first, apart_first = self._exactly(rows)
+        second, apart_second = stored._exactly(columns)
         cosines = np.einsum("ij,ij->i", first, second)
         scores = cosines
         if self._background is not None:
-            discounted = cosines - (near_first + near_second) / 2
-            scores = (discounted - self._background.centre) / self._background.spread
+            scores = 1 - (1 - cosines) / np.sqrt(apart_first * apart_second)
         return cosines.round(6), scores.round(6)
 
     def _exactly(self, rows: Integers) -> tuple[Floats, Floats]:
-        """Unit vectors of some rows, and their nearness to the background, in float64."""
+        """Unit vectors of some rows, and their squared distance from the background, in float64."""
         distinct, places = np.unique(rows, return_inverse=True)
         units = as_stored(self._halves[distinct], np.float64)
         if self._background is None:
-            return units[places], np.zeros(len(rows))
-        return units[places], self._background.nearness(units)[places]
+            return units[places], np.ones(len(rows))
+        apart = np.maximum(1 - self._background.nearness(units), _LEAST_APART)
+        return units[places], apart[places]
 
 
 _Tiles = tuple[NDArray[np.str_], Integers, NDArray[np.integer[Any]]]

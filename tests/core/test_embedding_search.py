@@ -47,6 +47,7 @@ def brute_force(
     """Best score and number of matches per pair, one pair of tiles at a time."""
     vectors = as_stored(everything.vectors, np.float64)
     near = np.zeros(len(vectors)) if background is None else background.nearness(vectors)
+    apart = np.sqrt(1 - near)
     pairs: dict[tuple[str, str], tuple[float, int]] = {}
     for i, j in itertools.combinations(range(len(vectors)), 2):
         a, b = sorted((str(everything.panel_ids[i]), str(everything.panel_ids[j])))
@@ -54,8 +55,7 @@ def brute_force(
             continue
         score = sum(float(x) * float(y) for x, y in zip(vectors[i], vectors[j], strict=True))
         if background is not None:
-            score -= (near[i] + near[j]) / 2
-            score = (score - background.centre) / background.spread
+            score = 1 - (1 - score) / (apart[i] * apart[j])
         if round(score, 6) >= threshold:
             best, matches = pairs.get((a, b), (-np.inf, 0))
             pairs[a, b] = (max(best, round(score, 6)), matches + 1)
@@ -79,9 +79,9 @@ def test_every_order_and_blocking_finds_what_brute_force_finds(
 ) -> None:
     everything = random_tiles(seed, panels=12, per_panel=3)
     background = None
-    spec = EmbeddingSearchSpec(ENCODER, cosine=0.6, spreads=1.5)
+    spec = EmbeddingSearchSpec(ENCODER, cosine=0.6, likeness=0.4)
     if discounted:
-        background = fit_background([everything], BackgroundSpec(fewest_panels=4))
+        background = fit_background([everything], BackgroundSpec(share=0.8, fewest_panels=4))
         assert background is not None
     rows = np.arange(len(everything))
     order.shuffle(rows)  # type: ignore[attr-defined]
@@ -92,7 +92,7 @@ def test_every_order_and_blocking_finds_what_brute_force_finds(
 
     result = search(new, blocks, spec, background)
 
-    threshold = spec.cosine if background is None else spec.spreads
+    threshold = spec.cosine if background is None else spec.likeness
     expected = brute_force(everything, set(new.panel_ids.tolist()), threshold, background)
     found = as_dict(result.pairs)
     assert found.keys() == expected.keys()
@@ -176,7 +176,7 @@ def test_a_background_is_the_same_in_whatever_order_it_is_read(seed: int, block:
 
 
 def test_a_stored_background_reads_back_the_same() -> None:
-    background = fit_background([random_tiles(1, 40, 2)], BackgroundSpec())
+    background = fit_background([random_tiles(1, 70, 2)], BackgroundSpec())
     assert background is not None
     again = Background.from_bytes(background.to_bytes())
     assert again.background_id == background.background_id
@@ -186,7 +186,7 @@ def test_a_stored_background_reads_back_the_same() -> None:
 
 
 def test_too_few_panels_give_no_background() -> None:
-    assert fit_background([random_tiles(1, 31, 5)], BackgroundSpec()) is None
+    assert fit_background([random_tiles(1, 63, 5)], BackgroundSpec()) is None
 
 
 def test_vectors_of_another_encoder_are_refused() -> None:
