@@ -173,7 +173,7 @@ def grey_of(image: Image) -> Grey:
 def normalise_contrast(grey: Grey, sigma_px: float, floor: float) -> Grey:
     """Divide out local mean and contrast: about N(0, 1) where there is content, 0 where flat."""
     mean = _wide_blur(grey, sigma_px)
-    centred = grey - mean
+    centred = (grey - mean).astype(np.float32)
     deviation = np.sqrt(np.maximum(_wide_blur(centred * centred, sigma_px), 0))
     return (centred / (deviation + floor)).astype(np.float32)
 

@@ -61,7 +61,7 @@ class VerificationSpec:
         max_scale: Largest change of size that is believed, 4.
         dense_side_px: The overlap is compared at a long side of 256 px at most: more costs time and
             measures compression.
-        min_overlap_px: Overlaps of a smaller area, in panel pixels, are too little to tell: 24 x 24.
+        min_overlap_px: Overlaps of a smaller area, 24 x 24 panel pixels, are too little to tell.
         min_ncc: Alignments whose grey values correlate less than this before refinement are not
             refined, 0.1; another channel of one field correlates little, so it is low.
         min_contrast: Standard deviation of grey levels below which an overlap is blank, 2.5: never
@@ -348,19 +348,18 @@ def measure(
         again = align(a.image, b.image, refined, masks, spec)
         if again is not None and _ncc_of(again) >= before:
             aligned, transform = again, refined
-    grey_a, grey_b = grey_of(aligned.a), grey_of(aligned.b)
     mask = aligned.mask
+    grey_a, grey_b, gain = _best_channels(aligned)
     if min(grey_a[mask].std(), grey_b[mask].std()) < spec.min_contrast:
         return None
     region_a, region_b = regions(a.image.shape, b.image.shape, transform)
     if len(region_a) < 3:
         return None
     is_mirrored, rotation, scale = decompose(transform)
-    share = max(
-        _polygon_area(region_a) / (a.image.shape[0] * a.image.shape[1]),
-        _polygon_area(region_b) / (b.image.shape[0] * b.image.shape[1]),
-    )
-    evidence = _evidence(grey_a, grey_b, mask)
+    share_a = _polygon_area(region_a) / (a.image.shape[0] * a.image.shape[1])
+    share_b = _polygon_area(region_b) / (b.image.shape[0] * b.image.shape[1])
+    evidence = _evidence(grey_a, grey_b, mask) | _colours(aligned)
+    evidence |= {"channel_gain": gain, "share_a": share_a, "share_b": share_b}
     evidence |= _support(a, b, transform, spec, mirror=is_mirrored)
     return Match(
         transform=transform,
@@ -369,7 +368,7 @@ def measure(
         scale=scale,
         region_a=region_a,
         region_b=region_b,
-        overlap=min(1.0, share),
+        overlap=min(1.0, max(share_a, share_b)),
         inliers=inliers,
         ncc=correlation(grey_a, grey_b, mask),
         ssim=structural_similarity(grey_a, grey_b, mask),
@@ -382,14 +381,14 @@ def regions(
     shape_a: tuple[int, ...], shape_b: tuple[int, ...], transform: Transform
 ) -> tuple[Polygon, Polygon]:
     """The common region of two panels under a transform, as polygons in A and in B."""
-    corners_b = _apply(_invert(transform), _corners(shape_b))
+    corners_b = apply(invert(transform), _corners(shape_b))
     _, common = cv2.intersectConvexConvex(
         _corners(shape_a).astype(np.float32), corners_b.astype(np.float32)
     )
     if common is None or len(common) < 3:
         return np.empty((0, 2)), np.empty((0, 2))
     region_a = np.asarray(common, np.float64).reshape(-1, 2)
-    return region_a, _apply(transform, region_a)
+    return region_a, apply(transform, region_a)
 
 
 def decompose(transform: Transform) -> tuple[bool, float, float]:
@@ -419,7 +418,7 @@ def align(
     size = (max(8, round((high[0] - low[0]) * factor)), max(8, round((high[1] - low[1]) * factor)))
     frame = np.array([[1 / factor, 0, low[0]], [0, 1 / factor, low[1]]])
     shown_a = _sample(image_a, frame, size)
-    to_b = _compose(transform, frame)
+    to_b = compose(transform, frame)
     shown_b = _sample(image_b, to_b, size)
     mask = _sample_mask(masks[0], frame, size) & _sample_mask(masks[1], to_b, size)
     if mask.sum() < 0.25 * spec.min_overlap_px * factor**2 or mask.sum() < 100:
@@ -471,8 +470,60 @@ def _refine(aligned: _Aligned, transform: Transform) -> Transform | None:
         return None
     if np.abs(np.asarray(warp)[:, :2] - np.eye(2)).max() > 0.12:
         return None
-    moved = _compose(_compose(_invert(shrink), np.asarray(warp, np.float64)), shrink)
-    return _compose(_compose(transform, _compose(aligned.frame, moved)), _invert(aligned.frame))
+    moved = compose(compose(invert(shrink), np.asarray(warp, np.float64)), shrink)
+    return compose(compose(transform, compose(aligned.frame, moved)), invert(aligned.frame))
+
+
+def _best_channels(aligned: _Aligned) -> tuple[Grey, Grey, float]:
+    """The grey values to compare, and how much better than luminance they correlate.
+
+    A single channel and the merge that contains it agree in that channel, not in luminance. A
+    channel is preferred only where it clearly agrees better, so grey pictures stay as they are.
+    """
+    mask = aligned.mask
+    grey_a, grey_b = grey_of(aligned.a), grey_of(aligned.b)
+    plain = correlation(grey_a, grey_b, mask)
+    best = (grey_a, grey_b, 0.0)
+    for left in _planes(aligned.a, grey_a, mask):
+        for right in _planes(aligned.b, grey_b, mask):
+            gain = correlation(left, right, mask) - plain
+            if gain > max(0.04, best[2]):
+                best = (left, right, gain)
+    return best
+
+
+def _planes(image: Image, grey: Grey, mask: Mask) -> list[Grey]:
+    """Luminance, and the colour channels where the picture has colour and they show anything."""
+    planes = [grey]
+    pixels = image[mask].astype(np.int16)
+    if np.percentile(pixels.max(axis=1) - pixels.min(axis=1), 98) > 40:
+        channels = [image[..., i].astype(np.float32) for i in range(3)]
+        planes += [c for c in channels if c[mask].std() > 8.0]
+    return planes
+
+
+def _colours(aligned: _Aligned) -> dict[str, float]:
+    """Brightness of both pictures, and how much of the colour of either is not in the other.
+
+    ``unexplained`` is the larger share of one picture's variance over its three channels that no
+    linear mixture of the other's channels predicts.
+    """
+    step = max(1, int(aligned.mask.sum()) // 4000)
+    left, right = (i[aligned.mask][::step].astype(np.float64) for i in (aligned.a, aligned.b))
+    return {
+        "level_a": float(np.median(left.mean(axis=1))),
+        "level_b": float(np.median(right.mean(axis=1))),
+        "unexplained": max(_unexplained(left, right), _unexplained(right, left)),
+    }
+
+
+def _unexplained(target: NDArray[np.float64], by: NDArray[np.float64]) -> float:
+    """Share of the variance of ``target`` that a linear map of ``by`` leaves, 0 to 1."""
+    centred = target - target.mean(axis=0)
+    design = by - by.mean(axis=0)
+    solution = np.linalg.lstsq(design, centred, rcond=1e-3)[0]
+    left = centred - design @ solution
+    return float((left**2).sum() / max(float((centred**2).sum()), 1e-6))
 
 
 def _ncc_of(aligned: _Aligned) -> float:
@@ -533,15 +584,15 @@ def _evidence(a: Grey, b: Grey, mask: Mask) -> dict[str, float]:
     local, weight = local_correlation(a, b, mask, window)
     shown = local[weight]
     detail_a, detail_b = (g - cv2.GaussianBlur(g, (0, 0), 2.0) for g in (a, b))
-    slope, offset = np.polyfit(a[mask], b[mask], 1)
+    slope = float(np.polyfit(a[mask], b[mask], 1)[0])
     return {
         "local": float(np.median(shown)) if len(shown) else 0.0,
         "agree": float((shown > 0.6).mean()) if len(shown) else 0.0,
         "textured": float(weight.sum() / max(1, mask.sum())),
         "detail_ncc": correlation(detail_a, detail_b, mask),
         "edge_ncc": correlation(_edges(a), _edges(b), mask),
-        "contrast": float(slope),
-        "brightness": float(offset),
+        "contrast": slope,
+        "brightness": float(b[mask].mean() - a[mask].mean()),
         "area_px": float(mask.sum()),
     }
 
@@ -564,18 +615,19 @@ def local_correlation(
     """
     inside = mask.astype(np.float32)
     size = (window, window)
+    count = np.maximum(cv2.boxFilter(inside, -1, size, normalize=False), 1.0)
 
     def mean(values: Grey) -> Grey:
-        return cv2.boxFilter(values * inside, -1, size, normalize=False) / count
+        return cv2.boxFilter(values, -1, size, normalize=False) / count
 
-    count = np.maximum(cv2.boxFilter(inside, -1, size, normalize=False), 1.0)
-    left, right = a - a[mask].mean(), b - b[mask].mean()
+    left = ((a - a[mask].mean()) * inside).astype(np.float32)
+    right = ((b - b[mask].mean()) * inside).astype(np.float32)
     mean_a, mean_b = mean(left), mean(right)
-    var_a = np.maximum(mean(left * left) - mean_a**2, 0)
-    var_b = np.maximum(mean(right * right) - mean_b**2, 0)
+    var_a = np.maximum(mean(left * left) - mean_a * mean_a, 0)
+    var_b = np.maximum(mean(right * right) - mean_b * mean_b, 0)
     covariance = mean(left * right) - mean_a * mean_b
-    limit_a = max(floor, 0.2 * float(left[mask].std())) ** 2
-    limit_b = max(floor, 0.2 * float(right[mask].std())) ** 2
+    limit_a = max(floor, 0.2 * float(a[mask].std())) ** 2
+    limit_b = max(floor, 0.2 * float(b[mask].std())) ** 2
     shown = mask & (count > 0.5 * window * window) & ((var_a > limit_a) | (var_b > limit_b))
     value = covariance / np.sqrt(np.maximum(var_a * var_b, 1e-2))
     return np.clip(value, -1, 1).astype(np.float32), shown
@@ -599,10 +651,10 @@ def _support(
     8 x 8 cells holding features of A in which one of them is supported.
     """
     place_a, place_b = (v.features.points[:, :2].astype(np.float64) for v in (a, b))
-    expected = _apply(transform, place_a)
+    expected = apply(transform, place_a)
     height, width = b.image.shape[:2]
     seen_a = ((expected >= 3) & (expected < (width - 3, height - 3))).all(axis=1)
-    back = _apply(_invert(transform), place_b)
+    back = apply(invert(transform), place_b)
     height, width = a.image.shape[:2]
     seen_b = ((back >= 3) & (back < (width - 3, height - 3))).all(axis=1)
     rows, columns = np.flatnonzero(seen_a), np.flatnonzero(seen_b)
@@ -637,17 +689,20 @@ def _cells(places: NDArray[np.float64]) -> NDArray[np.int64]:
 # Small geometry
 
 
-def _compose(outer: Transform, inner: Transform) -> Transform:
+def compose(outer: Transform, inner: Transform) -> Transform:
     """``inner`` first, then ``outer``."""
-    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+    both = np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+    return both.astype(np.float64)
 
 
-def _invert(transform: Transform) -> Transform:
+def invert(transform: Transform) -> Transform:
+    """The way back."""
     linear = np.linalg.inv(transform[:, :2])
-    return np.column_stack([linear, -linear @ transform[:, 2]])
+    return np.column_stack([linear, -linear @ transform[:, 2]]).astype(np.float64)
 
 
-def _apply(transform: Transform, points: NDArray[Any]) -> NDArray[np.float64]:
+def apply(transform: Transform, points: NDArray[Any]) -> NDArray[np.float64]:
+    """Where points of shape (n, 2) go."""
     return points @ transform[:, :2].T + transform[:, 2]
 
 
