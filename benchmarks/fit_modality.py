@@ -137,12 +137,42 @@ def views(image: Image, kind: Modality, rng: Rng, count: int) -> Iterator[Image]
             if kind is Modality.CHART:
                 gamma, gain = 1.0, 1.0
             view = (((view / 255.0) ** gamma * gain).clip(0, 1) * 255).astype(np.uint8)
+        if kind is not Modality.CHART and rng.random() < 0.5:
+            view = annotated(view, rng)
         if rng.random() < 0.5:
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 95))]
             stored = cv2.imdecode(cv2.imencode(".jpg", view, quality)[1], cv2.IMREAD_COLOR)
             if stored is not None:
                 view = stored
         yield np.ascontiguousarray(view)
+
+
+def annotated(image: Image, rng: Rng) -> Image:
+    """With what authors put on pictures: a scale bar, its length, a letter, a rim of paper."""
+    image = image.copy()
+    height, width = image.shape[:2]
+    ink = (255, 255, 255) if np.median(image) < 128 else (0, 0, 0)
+    size = min(height, width) / 200
+    if rng.random() < 0.7:
+        length, thick = int(width * rng.uniform(0.15, 0.4)), max(1, int(5 * size))
+        right, low = width - int(8 * size) - 1, height - int(8 * size) - 1
+        cv2.rectangle(image, (right - length, low - thick), (right, low), ink, -1)
+        if rng.random() < 0.5:
+            at = (max(0, right - length), max(0, low - 2 * thick - 2))
+            cv2.putText(image, "50 um", at, 0, 0.5 * max(size, 0.6), ink, 1, cv2.LINE_AA)
+    if rng.random() < 0.5:
+        side = int(24 * max(size, 0.6))
+        if rng.random() < 0.5:
+            cv2.rectangle(image, (2, 2), (side, side), (255, 255, 255), -1)
+            ink = (0, 0, 0)
+        letter = str(rng.choice(list("ABCDEFGH")))
+        cv2.putText(image, letter, (4, side - 3), 0, 0.9 * max(size, 0.6), ink, 2, cv2.LINE_AA)
+    if rng.random() < 0.4:
+        top, bottom, left, right = (int(n) for n in rng.integers(0, 4, 4))
+        image = cv2.copyMakeBorder(
+            image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(255, 255, 255)
+        )
+    return np.asarray(image, np.uint8)
 
 
 def false_colour(image: Image, rng: Rng) -> Image:

@@ -157,7 +157,7 @@ def main() -> None:
                         )
             worker = peak_mb(pdf.pid or 0)
         print(
-            f"{path.name}: {pdf.page_count} pages, {pictures} pictures, {readings} readings besides; "
+            f"{path.name}: {pdf.page_count} pages, {pictures} pictures, {readings} more readings; "
             f"{cpu_s() - cpu:.2f} CPU-s (finding {finding:.2f}, naming {naming:.2f}), "
             f"{time.perf_counter() - started:.2f} s; "
             f"peak {peak_mb('self') + worker:.0f} MB, of it the PDF worker {worker:.0f}"

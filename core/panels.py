@@ -49,8 +49,11 @@ class PanelSpec:
     """A rectangle filled to this share is a picture; letters, axes and bars leave more paper."""
     refined_share: float = 0.90
     """Rectangles found at another level replace a larger one if they fill this share of it."""
-    black_refined_share: float = 0.95
-    """The same for black gutters."""
+    black_refined_share: float = 0.5
+    """The same for black gutters, which may surround panels widely."""
+    lit_share: float = 0.95
+    """Black gutters are believed between rectangles filled to this share that together hold this
+    share of what is lit: a dark picture falls apart into its bright parts, but not so evenly."""
     missed_share: float = 0.25
     """An area of which more than this share is in no rectangle is kept whole."""
     shoulder_share: float = 0.12
@@ -365,9 +368,16 @@ def _rectangles(
         found = {
             _tightened(leaf, own, spec) if solid else leaf: solid for leaf, solid in found.items()
         }
-    # A dark picture falls apart into its bright parts just so: all of it has to be covered.
     lit = lightest >= spec.black_level
-    return _refined(found, lit, factor, spec, fill=spec.black_refined_share, least=2)
+    return _refined(
+        found,
+        lit,
+        factor,
+        spec,
+        fill=spec.black_refined_share,
+        least=2,
+        solid_share=spec.lit_share,
+    )
 
 
 def _extremes(crop: Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -387,15 +397,22 @@ def _refined(
     *,
     fill: float,
     least: int = 1,
+    solid_share: float = 0.0,
 ) -> dict[PixelBox, bool]:
     """Each area, or the rectangles (at least so many) it falls into if they fill so much of it."""
     result: dict[PixelBox, bool] = {}
     for leaf, solid in leaves.items():
         x0, y0, x1, y1 = leaf
-        cut = _cut_gutters(filled[y0:y1, x0:x1], factor, spec)
-        parts = [_shift(part, leaf) for part, is_solid in cut.items() if is_solid]
+        own = filled[y0:y1, x0:x1]
+        parts = [
+            _shift(part, leaf)
+            for part, is_solid in _cut_gutters(own, factor, spec).items()
+            if is_solid and _profiles(own.view(np.uint8), part)[2] >= solid_share
+        ]
         covered = sum(area(part) for part in parts) / max(area(leaf), 1.0)
-        if len(parts) >= least and covered >= fill:
+        shares = [_profiles(own.view(np.uint8), part)[2] * area(part) for part in parts]
+        held = sum(shares) / max(float(own.sum()), 1.0)
+        if len(parts) >= least and covered >= fill and held >= solid_share:
             result.update(dict.fromkeys(parts, True))
         else:
             result[leaf] = solid
