@@ -80,8 +80,8 @@ def gather(
     panels = store.panels.get(db, [i for pair in found for i in (pair.panel_a, pair.panel_b)])
     kept = _selected(found, panels)
     involved = sorted({panel.document_id for panel in panels.values()} | set(document_ids))
-    scopes = _scopes(db, documents)
-    compared = store.panels.coverage(db, document_ids)
+    scopes = _scopes(db, documents, spec.panels_id)
+    compared = store.panels.coverage(db, document_ids, candidate_spec, spec.verification_id)
     cut, blank = store.tiles.counts(db, document_ids, spec.tiles_id) if encoder_id else (0, 0)
     other_documents, other_panels = store.panels.others(db, document_ids)
     coverage = Coverage(
@@ -164,9 +164,9 @@ def _selected(found: list[VerifiedPair], panels: dict[str, Panel]) -> list[Verif
     return [pair for pair in found if pair.pair_id in kept]
 
 
-def _scopes(db: Db, documents: Sequence[Document]) -> list[DocumentScope]:
+def _scopes(db: Db, documents: Sequence[Document], panels_spec: str) -> list[DocumentScope]:
     ids = [document.document_id for document in documents]
-    read = store.pages.read_counts(db, ids)
+    read = store.pages.read_counts(db, ids, panels_spec)
     panels = store.panels.counts(db, ids)
     scopes: list[DocumentScope] = []
     for document in documents:
@@ -223,7 +223,7 @@ def _flags(
         ]
     if coverage.panels_missed:
         flags.append(
-            Flag("panels_not_compared", f"{coverage.panels_missed} panels were not compared")
+            Flag("panels_not_compared", f"{coverage.panels_missed} panels have not been compared")
         )
     return flags
 

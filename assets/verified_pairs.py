@@ -65,7 +65,7 @@ def verified_pairs(
             found = judge_pair(
                 views[item.panel_a],
                 None if item.panel_a == item.panel_b else views[item.panel_b],
-                spec.verification,
+                spec.judgement,
             )
             return [_pair(item, spec.verification_id, place, f) for place, f in enumerate(found)]
 

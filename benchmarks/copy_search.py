@@ -1,6 +1,6 @@
-"""Copy search end to end through Dagster: quality by class, time, peaks, the price of orchestration.
+"""Copy search end to end through Dagster: quality, time, peaks, the price of orchestration.
 
-    python benchmarks/copy_search.py PDF... [--truth TRUTH.json --evaluator EVALUATE.py] [--repeats 3]
+    python benchmarks/copy_search.py PDF... [--truth TRUTH --evaluator SCRIPT] [--repeats 3]
 
 Runs ``quire run`` on a fresh home with a warm database server, and the plain script of the same
 algorithm (``benchmarks/plain.py``) beside it, alternating, ``--repeats`` times; prints medians and

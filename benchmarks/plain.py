@@ -69,7 +69,7 @@ def main() -> None:
 
     def verify(pair: tuple[str, str]) -> int:
         a, b = pair
-        return len(judge_pair(views[a], None if a == b else views[b], spec.verification))
+        return len(judge_pair(views[a], None if a == b else views[b], spec.judgement))
 
     findings = sum(_each(verify, pairs, arguments.threads))
     timed("verification", clock)

@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from core.features import FeatureSpec
+from core.judgement import JudgementSpec, fitted_tables
 from core.local_search import LocalSearchSpec
 from core.modality import ModalitySpec
 from core.panels import PanelSpec
 from core.tiles import FAST_TILES, TileSpec
-from core.verification import VerificationSpec
 from core.work import spec_id
 
 Preset = Literal["fast", "balanced", "thorough"]
@@ -48,7 +48,7 @@ class CopySearchSpec:
     features: FeatureSpec = field(default_factory=FeatureSpec)
     local_search: LocalSearchSpec = field(default_factory=LocalSearchSpec)
     tiles: TileSpec = field(default_factory=TileSpec)
-    verification: VerificationSpec = field(default_factory=VerificationSpec)
+    judgement: JudgementSpec = field(default_factory=JudgementSpec)
 
     @cached_property
     def pages_id(self) -> str:
@@ -79,7 +79,7 @@ class CopySearchSpec:
     @cached_property
     def verification_id(self) -> str:
         """Spec id of ``verified_pairs``; a pair is verified once, whichever channel proposed it."""
-        return spec_id("verified", self.verification.version, self.features_id, self.verification)
+        return spec_id("verified", 1, self.features_id, self.judgement, fitted_tables())
 
 
 def copy_search_spec(

@@ -154,17 +154,17 @@ def _decode(row: dict[str, Any]) -> PageContent:
     )
 
 
-def read_counts(db: Connection, document_ids: Sequence[str]) -> dict[str, int]:
-    """How many pages of each document have been read and cut into panels."""
+def read_counts(db: Connection, document_ids: Sequence[str], panels_spec: str) -> dict[str, int]:
+    """How many pages of each document have been read and cut into panels under one spec."""
     rows = db.execute(
         """
         SELECT document_id, count(*)::int FROM pages
         WHERE document_id = ANY(%(ids)s) AND EXISTS (
             SELECT FROM work WHERE asset = 'panels' AND unit = page_unit(document_id, page)
-              AND status <> 'failed')
+              AND spec = %(spec)s AND status <> 'failed')
         GROUP BY document_id
         """,
-        {"ids": list(document_ids)},
+        {"ids": list(document_ids), "spec": panels_spec},
     ).fetchall()
     return {document_id: count for document_id, count in rows}
 

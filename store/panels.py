@@ -168,8 +168,14 @@ class Compared:
     compared: int
 
 
-def coverage(db: Connection, document_ids: Sequence[str]) -> Compared:
-    """Primary panels of some documents: all, those set aside as drawings, those searched."""
+def coverage(
+    db: Connection, document_ids: Sequence[str], candidate_spec: str, verified_spec: str
+) -> Compared:
+    """Primary panels of some documents: all, those set aside as drawings, those compared.
+
+    A panel has been compared when it was searched, and every pair that the search proposed for it
+    was verified, under the specs in force: an empty list of pairs means something only then.
+    """
     with db.cursor(row_factory=class_row(Compared)) as cursor:
         row = cursor.execute(
             """
@@ -177,11 +183,24 @@ def coverage(db: Connection, document_ids: Sequence[str]) -> Compared:
                    (count(*) FILTER (WHERE drawing))::int AS drawings,
                    (count(*) FILTER (WHERE NOT drawing AND EXISTS (
                        SELECT FROM work WHERE asset = 'candidate_pairs' AND unit = panel_id
-                         AND status <> 'failed')))::int AS compared
+                         AND spec = %(candidate_spec)s AND status <> 'failed')
+                   AND NOT EXISTS (
+                       SELECT FROM candidate_pairs AS c
+                       WHERE panel_id IN (c.panel_a, c.panel_b) AND c.spec = %(candidate_spec)s
+                         AND NOT EXISTS (
+                             SELECT FROM work
+                             WHERE asset = 'verified_pairs'
+                               AND unit = c.panel_a || '+' || c.panel_b
+                               AND spec = %(verified_spec)s AND status <> 'failed'))
+                   ))::int AS compared
             FROM panels
             WHERE document_id = ANY(%(ids)s) AND alternative_of IS NULL
             """,
-            {"ids": list(document_ids)},
+            {
+                "ids": list(document_ids),
+                "candidate_spec": candidate_spec,
+                "verified_spec": verified_spec,
+            },
         ).fetchone()
     assert row is not None
     return row

@@ -65,7 +65,7 @@ def of_documents(db: Connection, document_ids: Sequence[str], spec: str) -> list
                    v.probability, v.tier, v.match
             FROM verified_pairs AS v
             JOIN panels AS p ON p.panel_id IN (v.panel_a, v.panel_b)
-            WHERE p.document_id = ANY(%(ids)s) AND v.spec = %(spec)s
+            WHERE p.document_id = ANY(%(ids)s) AND v.spec = %(spec)s AND v.tier <> 'C'
             ORDER BY v.probability DESC, v.pair_id
             """,
             {"ids": list(document_ids), "spec": spec},

@@ -186,3 +186,13 @@ def test_the_store_holds_no_key_made_from_a_file_name(pipeline: Pipeline) -> Non
     assert not any("cmd" in str(path) for path in (pipeline.folder / "store").rglob("*"))
     with pytest.raises(ValueError, match="not a key"):
         ImageStore(url="file:///tmp").read_bytes("../etc/passwd")
+
+
+def test_an_empty_result_without_verification_is_not_called_ok(pipeline: Pipeline) -> None:
+    small_paper(pipeline.folder / "paper.pdf", seed=11)
+    (received,) = pipeline.receive(pipeline.folder / "paper.pdf")
+    pipeline.run(only=[name for name in ORDER if name != "verified_pairs"])
+    table = rows(pipeline.report(received))
+    assert {row["Status"] for row in table} == {"degraded"}
+    pipeline.run()
+    assert {row["Status"] for row in rows(pipeline.report(received))} == {"ok"}

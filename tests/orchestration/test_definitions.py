@@ -1,0 +1,83 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from orchestration.definitions import defs
+from orchestration.requests import chunks, range_tags, requests_for
+from orchestration.settings import from_environment
+
+ASSETS = {
+    "documents",
+    "pages",
+    "panels",
+    "panel_features",
+    "tiles",
+    "tile_embeddings",
+    "candidate_pairs",
+    "verified_pairs",
+    "duplicate_reports",
+}
+
+
+def test_every_asset_has_a_group_an_owner_a_description_a_budget_and_a_check() -> None:
+    graph = defs().resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.group_name in {"ingest", "copy_search"}
+        assert node.owners == ["team:quire"]
+        assert len(node.description or "") > 80
+        assert node.kinds
+        assert isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
+        assert node.backfill_policy is not None
+        assert [check.name for check in graph.get_check_keys_for_assets({key})] == ["complete"]
+
+
+def test_loading_definitions_imports_no_heavy_module_and_needs_no_database(
+    tmp_path: Path,
+) -> None:
+    script = """
+import sys
+import orchestration.definitions as d
+d.defs().resolve_job_def("copy_search")
+heavy = {"torch", "open_clip", "pymupdf", "onnxruntime"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    home = tmp_path / "home"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env={**os.environ, "QUIRE_HOME": str(home)},
+        check=True,
+    )
+    assert not home.exists()
+
+
+def test_a_password_in_the_database_url_is_in_no_snapshot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("QUIRE_DATABASE_URL", "postgresql://quire:hunter2-planted@db/quire")
+    job = defs().resolve_job_def("copy_search")
+    assert "hunter2-planted" not in str(job.get_job_snapshot())
+
+
+def test_a_run_covers_at_most_so_many_batches_and_only_neighbours() -> None:
+    assert chunks([["a", "b", "c"], ["x"]], most=2) == [["a", "b"], ["c"], ["x"]]
+    (request,) = requests_for([["a", "b"]], name="nightly")
+    assert request.run_key == "nightly-a-b"
+    assert range_tags(["a", "b"]).items() <= request.tags.items()
+
+
+def test_a_setting_that_cannot_be_read_names_its_variable() -> None:
+    with pytest.raises(ValueError, match="QUIRE_MEMORY_MB is a whole number, not 'lots'"):
+        from_environment({"QUIRE_MEMORY_MB": "lots", "HOME": "/tmp"})
+
+
+def test_the_data_of_a_home_stay_below_it(tmp_path: Path) -> None:
+    settings = from_environment({"QUIRE_HOME": str(tmp_path)})
+    assert settings.data_dir.is_relative_to(tmp_path)
+    assert settings.dagster_home.is_relative_to(tmp_path)
+    assert settings.store_url.startswith(tmp_path.as_uri())
