@@ -429,13 +429,17 @@ def paper_2() -> Paper:
             (
                 (
                     Panel("2A", organelles.crop(0, 0, 460, 380), modality="em"),
-                    Panel("2B", electron("p2/granules", 460, 380, 90), modality="em"),
+                    Panel(
+                        "2B",
+                        electron("p2/granules", 460, 380, 90).toned(1.15, 0.9, 12),
+                        modality="em",
+                    ),
                     Panel("2C", wide.crop(0, 0, 460, 380), modality="em"),
                 ),
             ),
             "Fine structure of lobule cells from wild-type (left), heterozygous (middle) and "
             "mutant animals (right). Pixel size, 4 nm.",
-            gutter_pt=0,
+            gutter_pt=1,
             letters="in",
             flat=82,
         ),
