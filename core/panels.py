@@ -403,16 +403,17 @@ def _refined(
     result: dict[PixelBox, bool] = {}
     for leaf, solid in leaves.items():
         x0, y0, x1, y1 = leaf
-        own = filled[y0:y1, x0:x1]
-        parts = [
-            _shift(part, leaf)
-            for part, is_solid in _cut_gutters(own, factor, spec).items()
-            if is_solid and _profiles(own.view(np.uint8), part)[2] >= solid_share
-        ]
+        own = filled[y0:y1, x0:x1].view(np.uint8)
+        filled_px = {
+            part: _profiles(own, part)[2] * area(part)
+            for part, is_solid in _cut_gutters(own.view(np.bool_), factor, spec).items()
+            if is_solid
+        }
+        parts = [part for part, count in filled_px.items() if count >= solid_share * area(part)]
         covered = sum(area(part) for part in parts) / max(area(leaf), 1.0)
-        shares = [_profiles(own.view(np.uint8), part)[2] * area(part) for part in parts]
-        held = sum(shares) / max(float(own.sum()), 1.0)
+        held = sum(filled_px[part] for part in parts) / max(float(own.sum()), 1.0)
         if len(parts) >= least and covered >= fill and held >= solid_share:
+            parts = [_shift(part, leaf) for part in parts]
             result.update(dict.fromkeys(parts, True))
         else:
             result[leaf] = solid
