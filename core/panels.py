@@ -49,8 +49,8 @@ class PanelSpec:
     """A rectangle filled to this share is a picture; letters, axes and bars leave more paper."""
     refined_share: float = 0.90
     """Rectangles found at another level replace a larger one if they fill this share of it."""
-    black_refined_share: float = 0.5
-    """The same for black gutters, which may surround panels widely."""
+    black_refined_share: float = 0.85
+    """The same for black gutters, of the box around the rectangles: black frames are wide."""
     lit_share: float = 0.95
     """Black gutters are believed between rectangles filled to this share that together hold this
     share of what is lit: a dark picture falls apart into its bright parts, but not so evenly."""
@@ -410,7 +410,8 @@ def _refined(
             if is_solid
         }
         parts = [part for part, count in filled_px.items() if count >= solid_share * area(part)]
-        covered = sum(area(part) for part in parts) / max(area(leaf), 1.0)
+        outline = leaf if solid_share == 0 else _around(parts)
+        covered = sum(area(part) for part in parts) / max(area(outline), 1.0)
         held = sum(filled_px[part] for part in parts) / max(float(own.sum()), 1.0)
         if len(parts) >= least and covered >= fill and held >= solid_share:
             parts = [_shift(part, leaf) for part in parts]
@@ -418,6 +419,14 @@ def _refined(
         else:
             result[leaf] = solid
     return result
+
+
+def _around(boxes: Sequence[PixelBox]) -> PixelBox:
+    """The smallest box around some boxes; empty around none."""
+    if not boxes:
+        return (0, 0, 0, 0)
+    x0, y0, x1, y1 = zip(*boxes, strict=True)
+    return (min(x0), min(y0), max(x1), max(y1))
 
 
 def _cut_gutters(filled: Mask, factor: float, spec: PanelSpec) -> dict[PixelBox, bool]:
