@@ -10,7 +10,7 @@ import store.encoders
 import store.panel_features
 import store.panels
 import store.tile_embeddings
-from assets.encoder_channel import encoder_id_of, encoder_in_force
+from assets.encoder_channel import encoder_in_force
 from assets.panel_features import panel_features
 from assets.partitions import page_batches, per_batches
 from assets.tile_embeddings import tile_embeddings
@@ -25,6 +25,7 @@ from core.embedding_search import (
 from core.embedding_search import search as search_embeddings
 from core.encoders import EncoderSpec
 from core.features import LocalFeatures
+from core.geometry import share_inside
 from core.local_search import search_local
 from core.work import Job, Outcome, Status
 from resources.encoder import Encoder
@@ -43,6 +44,9 @@ PANELS_AT_A_TIME = 64
 cost memory."""
 
 
+ONE_SPOT = 0.5
+"""Two panels of a page of which one lies in the other by this share show one spot twice."""
+
 CAPPED = "a panel resembles so many others that only the closest were kept as candidates"
 
 
@@ -54,9 +58,19 @@ class Found:
     capped: list[str] = field(default_factory=list)
 
 
-def candidates_spec(copy_search: CopySearch, encoder: Encoder) -> str:
-    """Spec id of candidate pairs under the settings in force."""
-    return copy_search.spec.candidates_id(encoder_id_of(copy_search, encoder))
+def candidates_spec(db: Db, copy_search: CopySearch, encoder: Encoder) -> str:
+    """Spec id of candidate pairs under the settings in force.
+
+    It names the encoder's background: pairs that were sought before there were panels enough to
+    fit one are sought again when there is.
+    """
+    described = encoder_in_force(copy_search, encoder)
+    if described is None:
+        return copy_search.spec.candidates_id(None)
+    packed = store.encoders.background(db, described.encoder_id)
+    background = Background.from_bytes(packed).background_id if packed else "none"
+    search = EmbeddingSearchSpec(described.encoder_id)
+    return copy_search.spec.candidates_id(f"{copy_search.spec.tiles_id} {search} {background}")
 
 
 @dg.asset(
@@ -90,6 +104,8 @@ def candidate_pairs(
     if described is not None:
         with postgres.connect() as db:
             background = _background(db, described)
+    with postgres.connect() as db:
+        candidate_spec = candidates_spec(db, copy_search, encoder)
 
     def search(panels: Sequence[Panel]) -> list[Found | Refused]:
         found = {panel.panel_id: Found() for panel in panels}
@@ -100,6 +116,7 @@ def candidate_pairs(
             _search_local(db, copy_search, found)
             if described is not None:
                 _search_encoder(db, described, background, found)
+            _drop_second_readings(db, found)
         return [found[panel.panel_id] for panel in panels]
 
     def keep(db: Db, job: Job, panel: Panel, result: Found) -> Outcome:
@@ -115,7 +132,7 @@ def candidate_pairs(
         context,
         postgres,
         memory,
-        spec=candidates_spec(copy_search, encoder),
+        spec=candidate_spec,
         recompute=config.recompute,
         pending=store.panels.pending,
         compute=search,
@@ -126,6 +143,21 @@ def candidate_pairs(
         fixed_mb=60.0,
         closing=closing,
     )
+
+
+def _drop_second_readings(db: Db, found: dict[str, Found]) -> None:
+    """Leave out two readings of one spot of a page: they are alike because they are one."""
+    sides = {side for f in found.values() for c in f.candidates for side in (c.panel_a, c.panel_b)}
+    panels = store.panels.get(db, sorted(sides))
+
+    def one_spot(candidate: Candidate) -> bool:
+        a, b = panels[candidate.panel_a], panels[candidate.panel_b]
+        if a is b or (a.document_id, a.page) != (b.document_id, b.page):
+            return False
+        return max(share_inside(a.box, b.box), share_inside(b.box, a.box)) > ONE_SPOT
+
+    for proposal in found.values():
+        proposal.candidates = [c for c in proposal.candidates if not one_spot(c)]
 
 
 def _search_local(db: Db, copy_search: CopySearch, found: dict[str, Found]) -> None:

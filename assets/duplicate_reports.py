@@ -66,7 +66,8 @@ def duplicate_reports(
     not be read, a document that could not be opened or a lowered resolution is said in the report,
     and fails this check.
     """
-    candidate_spec = candidates_spec(copy_search, encoder)
+    with postgres.connect() as db:
+        candidate_spec = candidates_spec(db, copy_search, encoder)
     encoder_id = encoder_id_of(copy_search, encoder)
     verified_spec = copy_search.spec.verification_id
 
@@ -166,7 +167,7 @@ def export(
     out: Path,
 ) -> Exported:
     """Write one report over several documents into a folder, replacing what was there."""
-    candidate_spec = candidates_spec(copy_search, encoder)
+    candidate_spec = candidates_spec(db, copy_search, encoder)
     contents = gather(
         db,
         copy_search,

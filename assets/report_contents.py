@@ -149,11 +149,11 @@ def _selected(found: list[VerifiedPair], panels: dict[str, Panel]) -> list[Verif
             document_a=panels[pair.panel_a].document_id,
             page_a=panels[pair.panel_a].page,
             box_a=_bounds(_region_pt(panels[pair.panel_a], pair.match["region_a"])),
-            panel_a=_box(panels[pair.panel_a]),
+            panel_a=panels[pair.panel_a].box,
             document_b=panels[pair.panel_b].document_id,
             page_b=panels[pair.panel_b].page,
             box_b=_bounds(_region_pt(panels[pair.panel_b], pair.match["region_b"])),
-            panel_b=_box(panels[pair.panel_b]),
+            panel_b=panels[pair.panel_b].box,
             alternatives=sum(
                 panels[side].alternative_of is not None for side in (pair.panel_a, pair.panel_b)
             ),
@@ -273,7 +273,7 @@ def _side(contents: Contents, panel: Panel, image: Image, region: Any) -> Side:
         name=contents.names[panel.document_id],
         page=panel.page,
         panel_id=panel.panel_id,
-        box_pt=_box(panel),
+        box_pt=panel.box,
         region_pt=_region_pt(panel, region),
         xref=panel.xref or None,
         extraction_method=panel.method,
@@ -296,11 +296,6 @@ def _aligned(image_b: Image, transform: NDArray[np.float64], shape: tuple[int, .
 def _jpeg(image: Image) -> bytes:
     _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[:, :, ::-1]), _JPEG)
     return data.tobytes()
-
-
-def _box(panel: Panel) -> Box:
-    x0, y0, x1, y1 = panel.box_pt
-    return (x0, y0, x1, y1)
 
 
 def _polygon(region: Sequence[Sequence[float]]) -> Polygon:

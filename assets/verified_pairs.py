@@ -78,7 +78,8 @@ def verified_pairs(
     def closing(db: Db, job: Job) -> None:
         store.verified_pairs.forget_other_specs(db, job.batch_keys, job.spec)
 
-    candidate_spec = candidates_spec(copy_search, encoder)
+    with postgres.connect() as db:
+        candidate_spec = candidates_spec(db, copy_search, encoder)
     return work_through(
         context,
         postgres,

@@ -13,7 +13,7 @@ from core.judgement import JudgementSpec, fitted_tables
 from core.local_search import LocalSearchSpec
 from core.modality import ModalitySpec
 from core.panels import PanelSpec
-from core.tiles import FAST_TILES, TileSpec
+from core.tiles import FAST_TILES, THOROUGH_TILES, TileSpec
 from core.work import spec_id
 
 Preset = Literal["fast", "balanced", "thorough"]
@@ -70,11 +70,9 @@ class CopySearchSpec:
         """Spec id of ``tiles``."""
         return spec_id("tiles", self.tiles.version, self.tiles)
 
-    def candidates_id(self, encoder_id: str | None) -> str:
-        """Spec id of ``candidate_pairs``: both channels, and the encoder where there is one."""
-        return spec_id(
-            "candidates", 1, self.features_id, self.local_search, self.tiles_id, encoder_id
-        )
+    def candidates_id(self, encoder_channel: str | None) -> str:
+        """Spec id of ``candidate_pairs``: the local channel, and what the encoder's runs with."""
+        return spec_id("candidates", 1, self.features_id, self.local_search, encoder_channel)
 
     @cached_property
     def verification_id(self) -> str:
@@ -128,6 +126,7 @@ def copy_search_spec(
             panels=replace(spec.panels, dpi=200.0),
             features=replace(spec.features, max_features=2000, index_features=500),
             local_search=replace(spec.local_search, index_features=500),
+            tiles=THOROUGH_TILES,
         )
     if dpi:
         spec = replace(spec, panels=replace(spec.panels, dpi=dpi))

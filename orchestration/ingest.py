@@ -78,7 +78,7 @@ def receive(
     ends in a report. The same content under another name is the same document.
     """
     limits = limits or PdfLimits()
-    name = path.name
+    name = _legible(path.name)
     with tempfile.NamedTemporaryFile(suffix=".pdf") as copy:
         try:
             digest, size = _copy(path, cast(BinaryIO, copy), limits.max_file_bytes)
@@ -148,14 +148,20 @@ def _opened(path: Path, digest: str, name: str, size: int, limits: PdfLimits) ->
         status, reason = Status.FAILED, str(error).replace(path.name, "the file")
     return Document(
         document_id=digest,
-        name=name.replace("\x00", ""),
+        name=name,
         size_bytes=size,
         page_count=pages,
-        title=title.replace("\x00", ""),
+        title=_legible(title),
         status=status,
         reason=reason,
         file_key=f"documents/{digest[:2]}/{digest}.pdf",
     )
+
+
+def _legible(text: str) -> str:
+    """A name or title that the database can hold: no NUL, and bytes that are no UTF-8 replaced."""
+    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return whole.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 def _words(error: Exception) -> str:

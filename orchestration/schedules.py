@@ -32,7 +32,7 @@ def nightly(
     with postgres.connect() as db:
         register_partitions(db, context.instance)
         registered = store.page_batches.keys(db)
-        wanted = store.page_batches.unfinished(db, specs_in_force(copy_search, encoder))
+        wanted = store.page_batches.unfinished(db, specs_in_force(db, copy_search, encoder))
     if not wanted:
         return dg.SkipReason("every page batch is there, under the settings in force")
     night = context.scheduled_execution_time.date().isoformat()

@@ -59,7 +59,7 @@ def inbox(
             if received.reason:
                 troubles.append(received.reason)
         register_partitions(db, context.instance)
-        missing = set(store.page_batches.unfinished(db, specs_in_force(copy_search, encoder)))
+        missing = set(store.page_batches.unfinished(db, specs_in_force(db, copy_search, encoder)))
         wanted = missing.intersection(store.page_batches.keys(db, taken))
         neighbours = runs_of_neighbours(wanted, store.page_batches.keys(db))
     for trouble in troubles:

@@ -4,9 +4,10 @@ from assets.candidate_pairs import candidates_spec
 from assets.documents import SPEC as DOCUMENTS
 from resources.encoder import Encoder
 from resources.settings import CopySearch
+from store.database import Db
 
 
-def specs_in_force(copy_search: CopySearch, encoder: Encoder) -> dict[str, str]:
+def specs_in_force(db: Db, copy_search: CopySearch, encoder: Encoder) -> dict[str, str]:
     """Spec id by asset, for the assets whose absence or age a schedule mends."""
     spec = copy_search.spec
     return {
@@ -14,6 +15,6 @@ def specs_in_force(copy_search: CopySearch, encoder: Encoder) -> dict[str, str]:
         "pages": spec.pages_id,
         "panels": spec.panels_id,
         "panel_features": spec.features_id,
-        "candidate_pairs": candidates_spec(copy_search, encoder),
+        "candidate_pairs": candidates_spec(db, copy_search, encoder),
         "verified_pairs": spec.verification_id,
     }

@@ -24,7 +24,7 @@ def show(settings: Settings, out: Console) -> None:
     assert isinstance(encoder, Encoder)
     with postgres.connect() as db:
         overview = store.overview.get(db)
-        unfinished = store.page_batches.unfinished(db, specs_in_force(copy_search, encoder))
+        unfinished = store.page_batches.unfinished(db, specs_in_force(db, copy_search, encoder))
         troubled = store.overview.troubled_documents(db, limit=20)
     out.print(f"database  {postgres.described()}", markup=False, highlight=False)
     out.print(f"store     {settings.store_url}", markup=False, highlight=False)

@@ -40,6 +40,12 @@ class Panel:
         return self.panel_id
 
     @property
+    def box(self) -> Box:
+        """Where it is on its page, in points."""
+        x0, y0, x1, y1 = self.box_pt
+        return (x0, y0, x1, y1)
+
+    @property
     def ignore_boxes(self) -> tuple[Box, ...]:
         """Letters, scale bars and arrows, in panel pixels."""
         return tuple((b[0], b[1], b[2], b[3]) for b in self.ignore_boxes_px)
