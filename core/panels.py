@@ -61,14 +61,21 @@ class PanelSpec:
     narrowest panel beside three others."""
     fringe_share: float = 0.06
     """Letters and ticks at an area's border hold at most this share of it; more is a panel."""
-    flat_share: float = 0.9
+    flat_share: float = 0.97
     """A rectangle of which this share has one colour is a bar or a box of a drawing."""
     page_share: float = 0.7
     """An image object that covers this share of the page is a scanned page, not a picture."""
-    step_sure: float = 6.5
+    strip_aspect: float = 3.0
+    """Strips of one picture are at least so many times as long as they are thick; two square
+    pictures that touch may be copies of each other and go on across the seam by chance."""
+    strip_likeness: float = 0.4
+    """Correlation of the lines on both sides of a seam inside one picture, which is also near that
+    of lines inside the strips; of unrelated pictures it is about 0."""
+    step_sure: float = 2.8
     """Log odds from which a line where pictures touch is cut without other evidence, and then
-    proves that its figure is put together so. Edges of plates and gels reach 5.5."""
-    step_likely: float = 1.0
+    proves that its figure is put together so. Nine of ten borders pass it and one single picture
+    in a hundred, mostly one that was stitched or has a rim."""
+    step_likely: float = 0.5
     """Log odds that do in a figure with such a proof."""
     step_doubtful: float = 0.0
     """From here to being cut, the two parts are the panel's second reading."""
@@ -80,27 +87,27 @@ class PanelSpec:
 class StepModel:
     """Log odds that two pictures touch at a line, from what its pixels show.
 
-    Fitted by ``benchmarks/fit_panel_steps.py`` on 47 such lines and the most line-like line of each
-    of 764 panels. A difference spans two pixels, because a border that falls inside a pixel is
-    spread over two; it *wins* where it exceeds both neighboring differences.
+    Fitted by ``benchmarks/fit_panel_steps.py`` on 900 composed borders, 1500 single pictures and
+    the development documents. A difference spans two pixels, because a border that falls inside a
+    pixel is spread over two; it *wins* where it exceeds both neighboring differences.
     """
 
-    constant: float = -9.583
-    wins: float = 5.434
+    constant: float = -5.019
+    wins: float = 5.134
     """Weight of the share of pixels where the difference wins by 1 grey level."""
-    wins_clearly: float = 4.663
+    wins_clearly: float = 4.853
     """... by 30 % and 2 levels."""
-    wins_widely: float = 10.826
+    wins_widely: float = 0.114
     """... by 100 % and 2 levels."""
-    loses: float = -7.001
+    loses: float = 0.316
     """... where a neighboring difference exceeds it by 30 % and 2 levels."""
-    everywhere: float = 0.759
+    everywhere: float = -4.309
     """The third lowest of ``wins_clearly`` in eight equal stretches of the line."""
-    contrast: float = 2.025
+    contrast: float = 1.359
     """Log of the mean difference over what is usual (70th percentile) within 12 px."""
-    lead: float = 1.658
+    lead: float = 3.381
     """Mean lead over the neighboring differences, in tens of grey levels."""
-    shift: float = 1.961
+    shift: float = -1.038
     """Log of the mean change of brightness from one side to the other, in 20 grey levels."""
 
 
@@ -162,8 +169,14 @@ def detect_panels(
         return _on_reduced(page_image, dpi, content, spec)
     factor = dpi / 72.0
     pieces: list[_Piece] = []
-    for placed in _pictures(page_image, content, factor, spec):
-        pieces += _pieces_of(page_image, placed, content, factor, spec)
+    pictures = _pictures(page_image, content, factor, spec)
+    for placed in pictures:
+        # The edges of a picture that lies on another one would pass for borders of that one.
+        free = not any(
+            other is not placed and share_inside(other.box_pt, placed.box_pt) > 0.5
+            for other in pictures
+        )
+        pieces += _pieces_of(page_image, placed, content, factor, spec, may_touch=free)
     pieces = _without_repeats(pieces)
     pieces.sort(key=lambda piece: (round(piece.box[1] / (12 * factor)), piece.box[0]))
     drawn = [*content.word_boxes_pt, *content.drawing_boxes_pt]
@@ -234,7 +247,7 @@ def _join_strips(
     """Join image objects that are strips or tiles of one picture.
 
     Some writers cut a picture into strips that abut exactly, have the same length and the same
-    resolution, and go on across the seam. Two pictures that only touch show a step there.
+    resolution, and go on across the seam. Two pictures that only touch do not.
     """
     for axis in (1, 0, 1):
         images = sorted(images, key=lambda placed: (placed.box_pt[1 - axis], placed.box_pt[axis]))
@@ -277,19 +290,24 @@ def _continues(
         return False
     if min(a[axis + 2] - a[axis], b[axis + 2] - b[axis]) < spec.min_side_pt:
         return True
+    length = min(a[other + 2] - a[other], b[other + 2] - b[other])
+    if length < spec.strip_aspect * min(a[axis + 2] - a[axis], b[axis + 2] - b[axis]):
+        return False
     height, width = page_image.shape[:2]
     seam = b[axis] * factor
     if axis == 0:
-        around = (seam - 20, b[1] * factor + 2, seam + 20, b[3] * factor - 2)
+        around = (seam - 2, b[1] * factor + 2, seam + 2, b[3] * factor - 2)
     else:
-        around = (b[0] * factor + 2, seam - 20, b[2] * factor - 2, seam + 20)
+        around = (b[0] * factor + 2, seam - 2, b[2] * factor - 2, seam + 2)
     x0, y0, x1, y1 = _whole(around, width, height)
-    gray = _gray(page_image[y0:y1, x0:x1])
-    if axis == 1:
-        gray = np.ascontiguousarray(gray.T)
-    odds = step_odds(gray)
-    middle = round(seam) - (x0 if axis == 0 else y0)
-    return len(odds) > middle + 3 and float(odds[max(0, middle - 3) : middle + 3].max()) < -1.0
+    gray = _gray(page_image[y0:y1, x0:x1]).astype(np.float64)
+    lines = gray if axis == 1 else gray.T
+    if len(lines) < 4 or min(lines[0].std(), lines[-1].std()) < 4:
+        return False
+    middle = len(lines) // 2
+    alike: NDArray[np.float64] = np.asarray(np.corrcoef(lines), np.float64)
+    above, across, below = (float(alike[at - 1, at]) for at in (middle - 1, middle, middle + 1))
+    return across > max(spec.strip_likeness, 0.7 * min(above, below))
 
 
 def _joined(first: PlacedImage, second: PlacedImage, axis: int) -> PlacedImage:
@@ -310,9 +328,15 @@ def _is_large(box: Box, factor: float, spec: PanelSpec) -> bool:
 
 
 def _pieces_of(
-    page_image: Image, placed: PlacedImage, content: PageContent, factor: float, spec: PanelSpec
+    page_image: Image,
+    placed: PlacedImage,
+    content: PageContent,
+    factor: float,
+    spec: PanelSpec,
+    *,
+    may_touch: bool,
 ) -> list[_Piece]:
-    """The panels that one image object shows."""
+    """The panels that one image object shows, cut where they touch if ``may_touch``."""
     height, width = page_image.shape[:2]
     outer = _whole(scale_box(placed.box_pt, factor), width, height)
     crop = page_image[outer[1] : outer[3], outer[0] : outer[2]]
@@ -329,6 +353,8 @@ def _pieces_of(
     solid = {leaf for leaf in leaves if found[leaf]}
     if not is_page and (not leaves or alone):
         leaves, solid = [whole], {whole} if solid else set[PixelBox]()
+    if not may_touch:
+        solid = set[PixelBox]()
     pieces: list[_Piece] = []
     for leaf, parts, readings in _cut_touching(crop, leaves, solid, factor, spec):
         for part in parts:

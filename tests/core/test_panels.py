@@ -184,10 +184,19 @@ def test_strips_of_one_picture_are_joined_and_touching_pictures_are_not() -> Non
     (panel,) = detect_panels(canvas, DPI, content_of(canvas, strips))
     assert iou(panel.box_px, (100, 100, 500, 400)) > 0.99
 
-    put(canvas, (100, 250, 500, 400), 9, ground=0.9)
-    halves = [placed((100, 100, 500, 250), 20), placed((100, 250, 500, 400), 21)]
+    put(canvas, (100, 220, 500, 340), 9, ground=0.9)
+    halves = [placed((100, 100, 500, 220), 20), placed((100, 220, 500, 340), 21)]
     found = primary(detect_panels(canvas, DPI, content_of(canvas, halves)))
-    assert found == [(100, 100, 500, 250), (100, 250, 500, 400)]
+    assert found == [(100, 100, 500, 220), (100, 220, 500, 340)]
+
+
+def test_a_picture_and_its_mirror_image_side_by_side_stay_two() -> None:
+    canvas = page()
+    canvas[100:400, 100:400] = picture(300, 300, 4)
+    canvas[100:400, 400:700] = canvas[100:400, 100:400][:, ::-1]
+    images = [placed((100, 100, 400, 400), 1), placed((400, 100, 700, 400), 2)]
+    found = primary(detect_panels(canvas, DPI, content_of(canvas, images)))
+    assert found == [(100, 100, 400, 400), (400, 100, 700, 400)]
 
 
 def test_a_scanned_page_yields_its_picture_and_not_its_text() -> None:
