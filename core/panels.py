@@ -61,8 +61,9 @@ class PanelSpec:
     narrowest panel beside three others."""
     fringe_share: float = 0.06
     """Letters and ticks at an area's border hold at most this share of it; more is a panel."""
-    flat_share: float = 0.97
-    """A rectangle of which this share has one colour is a bar or a box of a drawing."""
+    flat_share: float = 0.985
+    """A rectangle whose inner two thirds have one colour to this share is a bar or a box of a
+    drawing; a coloured field with a few cells has 4 % of them."""
     page_share: float = 0.7
     """An image object that covers this share of the page is a scanned page, not a picture."""
     strip_aspect: float = 3.0
@@ -302,7 +303,7 @@ def _continues(
     x0, y0, x1, y1 = _whole(around, width, height)
     gray = _gray(page_image[y0:y1, x0:x1]).astype(np.float64)
     lines = gray if axis == 1 else gray.T
-    if len(lines) < 4 or min(lines[0].std(), lines[-1].std()) < 4:
+    if len(lines) < 4 or lines.std(axis=1).min() < 4:
         return False
     middle = len(lines) // 2
     alike: NDArray[np.float64] = np.asarray(np.corrcoef(lines), np.float64)
@@ -596,8 +597,10 @@ def _is_flat(crop: Image, box: PixelBox, spec: PanelSpec) -> bool:
 
     An evenly black one may be a negative control, so it stays.
     """
-    inset = max(2, min(box[2] - box[0], box[3] - box[1]) // 12)
+    inset = max(2, min(box[2] - box[0], box[3] - box[1]) // 6)
     inner = crop[box[1] + inset : box[3] - inset : 2, box[0] + inset : box[2] - inset : 2]
+    if not inner.size:
+        return False
     usual = np.median(inner.reshape(-1, 3), axis=0)
     even = (np.abs(inner.astype(np.int16) - usual.astype(np.int16)).max(axis=2) <= 6).mean()
     return bool(even >= spec.flat_share and usual.max() > 24)
