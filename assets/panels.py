@@ -95,13 +95,13 @@ def panels(
                 drawing=kind.is_drawing,
                 image_key=key,
             )
-        loss = (
-            f"page {item.page} is so large that it was read at {rendered.dpi:.0f} instead of "
-            f"{spec.panels.dpi:.0f} dpi; small copies on it may be missed"
-            if rendered.lowered
-            else ""
-        )
-        return FoundPanels(list(found.values()), loss)
+        losses = [f"page {item.page}: {complaint}" for complaint in rendered.complaints]
+        if rendered.lowered:
+            losses.append(
+                f"page {item.page} is so large that it was read at {rendered.dpi:.0f} instead of "
+                f"{spec.panels.dpi:.0f} dpi; small copies on it may be missed"
+            )
+        return FoundPanels(list(found.values()), "; ".join(losses))
 
     def keep(db: Db, job: Job, item: Page, result: FoundPanels) -> Outcome:
         store.panels.replace(db, item.document_id, item.page, result.panels)

@@ -26,7 +26,7 @@ class PlacedImage:
 
 @dataclass(frozen=True)
 class PageContent:
-    """A page's geometry and what is drawn on it, in points (1/72 inch), origin top left, unrotated.
+    """A page's geometry and what is drawn on it, as shown, in points (1/72 inch), origin top left.
 
     Attributes:
         width_pt: Width as shown, rotation applied.

@@ -42,7 +42,7 @@ def defs() -> dg.Definitions:
         executor=dg.multiprocess_executor.configured(
             {
                 "max_concurrent": 2,
-                "start_method": {"forkserver": {"preload_modules": ["orchestration.definitions"]}},
+                "start_method": {"forkserver": {"preload_modules": ["orchestration.preload"]}},
             }
         ),
     )

@@ -21,6 +21,8 @@ python_logs:
   python_log_level: INFO
 telemetry:
   enabled: false
+nux:
+  enabled: false
 retention:
   schedule:
     purge_after_days: 90

@@ -1,0 +1,17 @@
+"""What every step imports, imported once by the fork server that steps are forked from.
+
+Dagster's storage drivers alone are 500 modules and 0.7 s; nine steps a run would each pay that
+again, and each would hold its own copy in memory instead of sharing the pages of one.
+"""
+
+import alembic.command
+import dagster_postgres.event_log.event_log
+import dagster_postgres.run_storage.run_storage
+import dagster_postgres.schedule_storage.schedule_storage
+import sqlalchemy.dialects.postgresql.psycopg2
+import upath.implementations.local
+
+import orchestration.definitions
+import orchestration.headless
+
+__all__ = ["alembic", "dagster_postgres", "orchestration", "sqlalchemy", "upath"]
