@@ -48,6 +48,8 @@ class CopyMoveSpec:
         window_px: Side of the correlation window, 11 px.
         seed_ncc: Correlation of a proposal's surroundings below which it is dropped, 0.85.
         grow_ncc: Correlation of the windows that a region is made of, 0.8.
+        link_px: Agreeing parts up to twice this apart are shown as one region, 7 px: between the
+            cells of a copied region lies a ground that has nothing to compare.
         min_area_share: Smallest region, 0.008 of the panel.
         min_region_px: And at least this many pixels, 250.
         max_common: Largest share of a region that lies in its own copy, 0.15.
@@ -67,6 +69,7 @@ class CopyMoveSpec:
     window_px: int = 11
     seed_ncc: float = 0.85
     grow_ncc: float = 0.8
+    link_px: int = 7
     min_area_share: float = 0.008
     min_region_px: int = 250
     max_common: float = 0.15
@@ -249,11 +252,17 @@ def _seed_agrees(grey: Grey, proposal: _Proposal, spec: CopyMoveSpec) -> bool:
 
 
 def _grow(
-    grey: Grey, mask: Mask, transform: Transform, seed: tuple[float, float], spec: CopyMoveSpec
+    grey: Grey,
+    mask: Mask,
+    transform: Transform,
+    seed: tuple[float, float],
+    spec: CopyMoveSpec,
+    link_px: int = 0,
 ) -> Mask | None:
-    """The connected region around the seed whose windows agree with their copies.
+    """The region around the seed whose windows agree with their copies.
 
     Looks near the seed first, and over the whole panel only when the region reaches that border.
+    Parts of it may be ``2 * link_px`` apart.
     """
     height, width = grey.shape
     reach = spec.reach * max(height, width)
@@ -269,6 +278,7 @@ def _grow(
             _moved_mask(mask, compose(transform, frame), (x1 - x0, y1 - y0)),
             local_seed,
             spec,
+            link_px,
         )
         if part is None:
             return None
@@ -294,15 +304,18 @@ def _grow_in(
     copy_mask: Mask,
     seed: tuple[float, float],
     spec: CopyMoveSpec,
+    link_px: int,
 ) -> Mask | None:
-    """The connected agreeing region around a seed within one window of the panel."""
+    """The agreeing region around a seed within one window of the panel."""
     both = own_mask & copy_mask
     if both.sum() < spec.min_region_px:
         return None
     value, shown = local_correlation(own, copy, both, spec.window_px, floor=1.5)
     agree = ((value > spec.grow_ncc) & shown).astype(np.uint8)
     agree = cv2.morphologyEx(agree, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    _, labels = cv2.connectedComponents(agree)
+    linked = cv2.dilate(agree, np.ones((2 * link_px + 1,) * 2, np.uint8))
+    _, labels = cv2.connectedComponents(linked)
+    labels = labels * agree
     x, y = round(seed[0]), round(seed[1])
     around = labels[max(0, y - 6) : y + 7, max(0, x - 6) : x + 7]
     inside = around[around > 0]
@@ -344,9 +357,12 @@ def _measured(
     solid = np.zeros(grey.shape, np.uint8)
     cv2.fillConvexPoly(solid, np.round(hull).astype(np.int32), 1)
     whole = (solid > 0) & mask
+    # Measured is the connected core; shown is all that moved with it, across blank ground.
+    extended = _grow(grey, mask, transform, proposal.seed, spec, spec.link_px)
+    outline = hull if extended is None else _hull(extended)
     is_mirrored, rotation, scale = decompose(transform)
     value, shown = local_correlation(grey, moved, whole, 7, floor=1.0)
-    region_b = hull @ transform[:, :2].T + transform[:, 2]
+    region_b = outline @ transform[:, :2].T + transform[:, 2]
     inside = cv2.dilate(region.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     place = np.round(features.points[:, :2]).astype(int)
     place = np.clip(place, 0, np.array(grey.shape)[::-1] - 1)
@@ -370,7 +386,7 @@ def _measured(
         mirrored=is_mirrored,
         rotation_deg=rotation,
         scale=scale,
-        region_a=hull,
+        region_a=outline,
         region_b=region_b,
         overlap=float(region.sum() / region.size),
         inliers=proposal.votes,

@@ -52,6 +52,8 @@ class VerificationSpec:
             between unrelated patches.
         ratio: A match must be closer than this share of the distance to the second nearest, 0.92,
             or be mutual: a true match of a repeated cell is often not mutual, or not unique.
+        match_features: Features per panel that take part in proposing transforms, 600; all are
+            counted as support afterwards.
         hypotheses: Most pairs of matches tried as a transform, 400.
         attempts: How many transforms are carried to the pixels, best first, 2 for each handedness:
             the first may rest on what the masks missed.
@@ -71,6 +73,7 @@ class VerificationSpec:
     version: int = 1
     max_distance: float = 150.0
     ratio: float = 0.92
+    match_features: int = 600
     hypotheses: int = 400
     attempts: int = 2
     inlier_share: float = 0.012
@@ -177,6 +180,7 @@ def propose(
     a: LocalFeatures, b: LocalFeatures, tolerance_px: float, spec: VerificationSpec
 ) -> list[_Hypothesis]:
     """Transforms that several features agree on, most inliers first."""
+    a, b = a.head(spec.match_features), b.head(spec.match_features)
     if min(len(a), len(b)) < spec.min_inliers:
         return []
     found: list[_Hypothesis] = []
@@ -299,7 +303,7 @@ def _pairs_to_try(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _misfit(alpha: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.float64]:
     """Difference of two turns-and-scales: log of the ratio of sizes plus radians."""
     ratio = alpha / reference
-    return np.abs(np.log(np.abs(ratio))) + np.abs(np.angle(ratio))
+    return np.abs(np.log(np.maximum(np.abs(ratio), 1e-9))) + np.abs(np.angle(ratio))
 
 
 def _fit_similarity(za: NDArray[Any], zb: NDArray[Any]) -> tuple[complex, complex]:
@@ -535,8 +539,8 @@ def correlation(a: Grey, b: Grey, mask: Mask) -> float:
     left, right = a[mask].astype(np.float64), b[mask].astype(np.float64)
     left -= left.mean()
     right -= right.mean()
-    power = float(np.sqrt((left @ left) * (right @ right)))
-    return float(left @ right) / power if power > 1e-6 else 0.0
+    power = float(np.sqrt(np.square(left).sum() * np.square(right).sum()))
+    return float((left * right).sum()) / power if power > 1e-6 else 0.0
 
 
 def structural_similarity(a: Grey, b: Grey, mask: Mask) -> float:
