@@ -54,6 +54,10 @@ mutation ($assets: [AssetKeyInput!], $keys: [String!]) {
 }
 """
 
+LOADED = """
+{ repositoriesOrError { __typename ... on RepositoryConnection { nodes { name } } } }
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -160,11 +164,7 @@ def _free_port() -> int:
 def _wait_for(address: str) -> None:
     for _ in range(180):
         try:
-            loaded = _ask(
-                address,
-                "{ repositoriesOrError { __typename ... on RepositoryConnection { nodes { name } } } }",
-                {},
-            )
+            loaded = _ask(address, LOADED, {})
             if loaded["repositoriesOrError"].get("nodes"):
                 return
         except OSError:
