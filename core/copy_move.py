@@ -19,13 +19,14 @@ from core.verification import (
     Match,
     PanelView,
     Transform,
-    VerificationSpec,
     compose,
     correlation,
     decompose,
+    fit_similarity,
     invert,
     local_correlation,
     picture_mask,
+    similarity,
     structural_similarity,
 )
 
@@ -177,19 +178,12 @@ def _agreeing(
         if taken[i]:
             continue
         taken |= agree[i]
-        slope, offset = snapped[i], beta[i]
+        slope, offset = complex(snapped[i]), complex(beta[i])
         if votes[i] >= 4:
-            centred = za[agree[i]] - za[agree[i]].mean()
-            target = zb[agree[i]]
-            slope = (centred.conj() * (target - target.mean())).sum() / (np.abs(centred) ** 2).sum()
-            offset = target.mean() - slope * za[agree[i]].mean()
-        matrix = np.array(
-            [[slope.real, -slope.imag, offset.real], [slope.imag, slope.real, offset.imag]]
-        )
-        start = za[i].conj() if mirror else za[i]
-        if mirror:
-            matrix[:, 1] *= -1
-        found.append(_Proposal(matrix, int(votes[i]), (float(start.real), float(start.imag))))
+            slope, offset = fit_similarity(za[agree[i]], zb[agree[i]])
+        matrix = similarity(slope, offset, mirror=mirror)
+        start = complex(za[i]).conjugate() if mirror else complex(za[i])
+        found.append(_Proposal(matrix, int(votes[i]), (start.real, start.imag)))
         if len(found) >= spec.proposals:
             break
     return found

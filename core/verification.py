@@ -264,11 +264,11 @@ def _ransac(
     near = np.abs(alpha[:, None] * za + beta[:, None] - zb) < tolerance_px
     near &= _misfit(alpha[:, None], own[None, :]) < 0.8
     inlier = near[int(near.sum(axis=1).argmax())]
-    slope, offset = alpha[0], beta[0]
+    slope, offset = complex(alpha[0]), complex(beta[0])
     for _ in range(4):
         if inlier.sum() < 3:
             return None
-        slope, offset = _fit_similarity(za[inlier], zb[inlier])
+        slope, offset = fit_similarity(za[inlier], zb[inlier])
         again = np.abs(slope * za + offset - zb) < tolerance_px
         again &= _misfit(np.asarray(slope), own) < 0.8
         if (again == inlier).all():
@@ -276,11 +276,7 @@ def _ransac(
         inlier = again
     rows = np.flatnonzero(inlier)
     distinct = min(_distinct(za[rows]), _distinct(zb[rows]))
-    matrix = np.array(
-        [[slope.real, -slope.imag, offset.real], [slope.imag, slope.real, offset.imag]]
-    )
-    if mirror:
-        matrix[:, 1] *= -1
+    matrix = similarity(slope, offset, mirror=mirror)
     return _Hypothesis(matrix, mirror, distinct, rows)
 
 
@@ -306,7 +302,7 @@ def _misfit(alpha: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.float64]
     return np.abs(np.log(np.maximum(np.abs(ratio), 1e-9))) + np.abs(np.angle(ratio))
 
 
-def _fit_similarity(za: NDArray[Any], zb: NDArray[Any]) -> tuple[complex, complex]:
+def fit_similarity(za: NDArray[Any], zb: NDArray[Any]) -> tuple[complex, complex]:
     """Least squares slope and offset of zb = slope * za + offset."""
     middle_a, middle_b = za.mean(), zb.mean()
     centred = za - middle_a
@@ -525,8 +521,8 @@ def _unexplained(target: NDArray[np.float64], by: NDArray[np.float64]) -> float:
     """Share of the variance of ``target`` that a linear map of ``by`` leaves, 0 to 1."""
     centred = target - target.mean(axis=0)
     design = by - by.mean(axis=0)
-    solution = np.linalg.lstsq(design, centred, rcond=1e-3)[0]
-    left = centred - design @ solution
+    gram = design.T @ design + 1e-3 * max(float(np.trace(design.T @ design)), 1e-6) * np.eye(3)
+    left = centred - design @ np.linalg.solve(gram, design.T @ centred)
     return float((left**2).sum() / max(float((centred**2).sum()), 1e-6))
 
 
@@ -691,6 +687,16 @@ def _cells(places: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 # Small geometry
+
+
+def similarity(slope: complex, offset: complex, *, mirror: bool) -> Transform:
+    """The transform ``z -> slope * z + offset`` of places x + iy, of x - iy if mirrored."""
+    matrix = np.array(
+        [[slope.real, -slope.imag, offset.real], [slope.imag, slope.real, offset.imag]]
+    )
+    if mirror:
+        matrix[:, 1] *= -1
+    return matrix
 
 
 def compose(outer: Transform, inner: Transform) -> Transform:
