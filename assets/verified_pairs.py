@@ -26,6 +26,10 @@ from store.database import Db
 from store.panels import Panel
 from store.verified_pairs import VerifiedPair
 
+HELD_MB = 48.0
+"""Panels kept in memory with their features, some hundred: the pairs come ordered by their first
+panel, and the panels of one paper meet each other again and again."""
+
 
 @dg.asset(
     partitions_def=page_batches,
@@ -54,12 +58,25 @@ def verified_pairs(
     """
     spec = copy_search.spec
 
-    def verify(items: Sequence[PendingPair]) -> list[list[VerifiedPair] | Refused]:
-        wanted = sorted({side for item in items for side in (item.panel_a, item.panel_b)})
+    views: dict[str, PanelView] = {}
+
+    def load(items: Sequence[PendingPair]) -> None:
+        """Have the panels of a batch in memory, and as many of the ones before as there is room."""
+        wanted = list(dict.fromkeys(s for item in items for s in (item.panel_a, item.panel_b)))
+        for panel_id in [panel_id for panel_id in views if panel_id not in wanted]:
+            if sum(_held_mb(view) for view in views.values()) < HELD_MB:
+                break
+            del views[panel_id]
+        missing = [panel_id for panel_id in wanted if panel_id not in views]
         with postgres.connect() as db:
-            panels = store.panels.get(db, wanted)
-            packed = store.panel_features.get(db, spec.features_id, wanted)
-        views = {panel_id: _view(panels[panel_id], packed[panel_id], images) for panel_id in wanted}
+            panels = store.panels.get(db, missing)
+            packed = store.panel_features.get(db, spec.features_id, missing)
+        for panel_id in wanted:
+            known = views.pop(panel_id, None)  # what is used last stays longest
+            views[panel_id] = known or _view(panels[panel_id], packed[panel_id], images)
+
+    def verify(items: Sequence[PendingPair]) -> list[list[VerifiedPair] | Refused]:
+        load(items)
 
         def one(item: PendingPair) -> list[VerifiedPair]:
             found = judge_pair(
@@ -91,9 +108,10 @@ def verified_pairs(
         ),
         compute=verify,
         keep=keep,
-        item_mb=lambda item: 8.0,
-        most=16,
-        parallel=16,
+        item_mb=lambda item: 12.0,
+        most=32,
+        parallel=copy_search.threads,
+        fixed_mb=HELD_MB,
         closing=closing,
     )
 
@@ -105,6 +123,10 @@ def _view(panel: Panel, packed: bytes, images: ImageStore) -> PanelView:
         ignore_boxes=panel.ignore_boxes,
         modality=panel.modality,
     )
+
+
+def _held_mb(view: PanelView) -> float:
+    return (view.image.nbytes + 120 * len(view.features)) / 2**20
 
 
 def _pair(item: PendingPair, spec: str, place: int, finding: Finding) -> VerifiedPair:

@@ -80,7 +80,7 @@ class Pipeline:
             for a in dg.load_assets_from_package_module(assets)
             if isinstance(a, dg.AssetsDefinition) and a.key.to_user_string() in only
         ]
-        return dg.materialize(
+        result = dg.materialize(
             chosen,
             instance=self.instance,
             resources={
@@ -97,6 +97,10 @@ class Pipeline:
             tags=range_tags(keys),
             raise_on_error=False,
         )
+        for event in result.all_events:
+            if event.is_step_failure and (error := event.step_failure_data.error) is not None:
+                print(event.step_key, error.to_string()[-1500:])  # pytest shows it on failure
+        return result
 
     def report(self, received: Received, name: str = "pairs.tsv") -> bytes:
         assert received.document is not None
