@@ -1,5 +1,7 @@
 """Headless runs: what ``quire run`` does, step by step, through Dagster."""
 
+import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -28,6 +31,9 @@ from resources.settings import CopySearch
 
 INCOMPLETE = 3
 FAILED = 1
+
+PROCESS_TAG = "quire/process"
+"""Tag of a headless run: host, process id and start of the process that executes it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
         with postgres.connect() as db:
             registered = store.page_batches.keys(db)
             wanted = store.page_batches.keys(db, documents)
+        _close_killed_runs(instance)
         failed = ""
         for keys in chunks(runs_of_neighbours(wanted, registered)):
             with _progress(postgres, keys, err):
@@ -81,7 +88,7 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
                     dg.reconstructable(copy_search_job),
                     instance=instance,
                     run_config=_run_config(options, copy_search, settings),
-                    tags=range_tags(keys),
+                    tags={**range_tags(keys), PROCESS_TAG: _this_process()},
                 )
             new_work = new_work or _anything_new(result)
             if not result.success:
@@ -89,6 +96,26 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
     with postgres.connect() as db:
         exported = export(db, images, copy_search, encoder, documents, options.out)
     return _tell(received, exported, failed, new_work, out, err)
+
+
+def _this_process() -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.0f}"
+
+
+def _close_killed_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs whose process on this machine is gone as failed: nothing else would ever do so."""
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        run = record.dagster_run
+        host, pid, since = [*run.tags.get(PROCESS_TAG, "").split("/"), "", "", ""][:3]
+        if host != socket.gethostname():
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if f"{psutil.Process(int(pid)).create_time():.0f}" == since:
+                continue
+        instance.report_run_failed(
+            run, "The process was killed. What it had committed is there; the next run goes on."
+        )
 
 
 def _settings_of_run(settings: Settings, options: Options) -> CopySearch:
@@ -231,13 +258,7 @@ def _tell(
         for pair in exported.pairs:
             table.add_row(pair.tier, f"{pair.probability:.3f}", pair.relation, pair.where)
         out.print(table)
-    else:
-        say(
-            "No similar regions found."
-            if exported.status == "ok"
-            else "No similar regions found in what could be looked at."
-        )
-    say("")
+        say("")
     say(exported.looked_at)
     for path in exported.files:
         say(f"  {path}")
