@@ -27,6 +27,9 @@ class LocalSearchSpec:
         max_distance: Largest distance of two descriptors that match, 85 in units of the compact
             descriptor (unrelated ones are about 330 apart). Looser, chance votes grow faster than
             true ones: at 100 three times as many pairs reach a given score, at no gain in copies.
+        sparse_features: Panels of at most 120 features are sparse (smooth tissue, blots).
+        sparse_distance: Largest distance of a match between two sparse panels, 125: they have
+            few chances to agree by accident, and few to agree at all.
         rotation_bin_deg: Width of a bin of turn, 30 degrees: orientations of SIFT agree to 15.
         scale_bin: Width of a bin of the natural logarithm of size, ln 1.5.
         min_score: Least score of a candidate pair, 5 agreeing matches: some 4 % of the pairs of a
@@ -38,6 +41,8 @@ class LocalSearchSpec:
     version: int = 1
     index_features: int = 300
     max_distance: float = 85.0
+    sparse_features: int = 120
+    sparse_distance: float = 125.0
     rotation_bin_deg: float = 30.0
     scale_bin: float = 0.405
     min_score: float = 5.0
@@ -174,7 +179,7 @@ def _votes(
     Every match votes in the two nearest bins of turn and the two nearest of scale. A bin counts the
     distinct features of either panel, whichever are fewer: a hundred matches of one spot are one.
     """
-    match = matches(query, target, spec.max_distance)
+    match = matches(query, target, spec)
     rows, columns = query.panel[match[:, 0]], target.panel[match[:, 1]]
     direction = order[rows, columns].astype(np.float64)
     keep = direction != 0
@@ -244,7 +249,7 @@ def build_index(panels: Iterable[LocalFeatures], count: int, *, mirror: bool = F
     )
 
 
-def matches(new: Index, stored: Index, max_distance: float) -> NDArray[np.int64]:
+def matches(new: Index, stored: Index, spec: LocalSearchSpec) -> NDArray[np.int64]:
     """All (new feature, stored feature) that share a word and are close, shape (k, 2), unique."""
     size = codebook_size()
     left_at = np.searchsorted(new.words, np.arange(size + 1))
@@ -253,13 +258,22 @@ def matches(new: Index, stored: Index, max_distance: float) -> NDArray[np.int64]
     right_vectors = stored.descriptors.astype(np.float32) - 128.0
     left_norm = np.einsum("ij,ij->i", left_vectors, left_vectors)
     right_norm = np.einsum("ij,ij->i", right_vectors, right_vectors)
+    left_sparse, right_sparse = _sparse(new, spec), _sparse(stored, spec)
+    slack = (spec.sparse_distance**2 - spec.max_distance**2) / 2
     keys: list[NDArray[np.int64]] = []
     for word in np.flatnonzero((np.diff(left_at) > 0) & (np.diff(right_at) > 0)):
         left = new.feature[left_at[word] : left_at[word + 1]]
         right = stored.feature[right_at[word] : right_at[word + 1]]
         product = left_vectors[left] @ right_vectors[right].T
-        limit = (left_norm[left, None] + right_norm[None, right] - max_distance**2) / 2
+        limit = (left_norm[left, None] + right_norm[None, right] - spec.max_distance**2) / 2
+        limit -= slack * (left_sparse[left, None] & right_sparse[None, right])
         rows, columns = np.nonzero(product >= limit)
         keys.append(left[rows] * len(stored.points) + right[columns])
     unique = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
     return np.stack(np.divmod(unique, max(1, len(stored.points))), axis=1)
+
+
+def _sparse(index: Index, spec: LocalSearchSpec) -> NDArray[np.bool_]:
+    """Which features belong to panels that have only few, shape (n,)."""
+    count = np.bincount(index.panel, minlength=index.panels)
+    return (count <= spec.sparse_features)[index.panel]

@@ -522,7 +522,8 @@ def _unexplained(target: NDArray[np.float64], by: NDArray[np.float64]) -> float:
     centred = target - target.mean(axis=0)
     design = by - by.mean(axis=0)
     gram = design.T @ design + 1e-3 * max(float(np.trace(design.T @ design)), 1e-6) * np.eye(3)
-    left = centred - design @ np.linalg.solve(gram, design.T @ centred)
+    mixture = np.asarray(np.linalg.solve(gram, design.T @ centred), np.float64)
+    left = centred - design @ mixture
     return float((left**2).sum() / max(float((centred**2).sum()), 1e-6))
 
 
