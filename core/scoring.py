@@ -65,7 +65,7 @@ class ScoreModel:
 
 
 PAIR_NUMBERS = ("ncc", "local", "agree", "detail", "inliers", "support", "area")
-COPY_MOVE_NUMBERS = ("ncc", "local", "detail", "ssim", "hull", "votes", "area", "rigid")
+COPY_MOVE_NUMBERS = ("ncc", "local", "detail", "ssim", "hull", "weakest", "votes", "area", "rigid")
 
 
 def pair_vector(match: Match) -> Vector:
@@ -92,17 +92,22 @@ def copy_move_vector(match: Match) -> Vector:
     """What speaks for a copied region within a panel, in the order of ``COPY_MOVE_NUMBERS``.
 
     ``rigid`` is 1 for a region moved without resizing by a right angle, and falls to 0 with the
-    departure from that: natural look-alikes lie at any angle.
+    departure from that: natural look-alikes lie at any angle. ``weakest`` is the least of three
+    agreements, each as a share of what is possible: a copy agrees in everything at once, while a
+    band resembles the next band in shape but not in grain.
     """
     evidence = match.evidence
     turn = abs((match.rotation_deg + 45.0) % 90.0 - 45.0)
+    whole, detail = _missing(match.ncc, 0.01), _missing(evidence["detail_ncc"], 0.03)
+    structure = _missing(match.ssim, 0.02)
     return np.array(
         [
-            _missing(match.ncc, 0.01),
+            whole,
             _missing(evidence["local"], 0.02),
-            _missing(evidence["detail_ncc"], 0.03),
-            _missing(match.ssim, 0.02),
+            detail,
+            structure,
             _missing(evidence["hull_detail_ncc"], 0.05),
+            min(whole / 4.6, detail / 3.5, structure / 3.9),
             np.log1p(min(evidence["votes"], 20)),
             np.log(np.clip(evidence["area_px"], 200, 6000)),
             float(np.exp(-turn / 3.0 - abs(np.log(match.scale)) / 0.03)),
