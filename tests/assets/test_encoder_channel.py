@@ -28,8 +28,8 @@ def test_both_channels_run_and_the_report_says_with_which_encoder(
     (numbers,) = metadata(result, "tile_embeddings")
     assert numbers["encoder"] == encoder_id
     assert numbers["made"] > 0
-    (dim,) = db.execute("SELECT dim FROM encoders WHERE encoder_id = %s", (encoder_id,)).fetchone()
-    assert dim == VIT["embed_dim"]
+    dims = db.execute("SELECT encoder_id, dim FROM encoders").fetchall()
+    assert dims == [(encoder_id, VIT["embed_dim"])]
     channels = {
         channel for (channel,) in db.execute("SELECT DISTINCT channel FROM candidate_pairs")
     }
