@@ -293,6 +293,14 @@ compares with these, not how often authors reuse pictures.
 
 """
 
+FOOT = """## What was fitted on what
+
+`core/data/local_features.npz` (a linear map and 4,096 visual words, `benchmarks/fit_features.py`) and
+`core/data/scoring.json` were fitted on 340 micrographs: BBBC038v1 (CC0-1.0), CellProfiler examples
+(BSD-3-Clause), NEUBIAS training resources (CC-BY-4.0), BCCD (MIT) and pyclesperanto_prototype
+(BSD-3-Clause); the score also on two sets of synthetic papers. No picture is part of this project.
+"""
+
 
 def main() -> None:
     """Collect, fit, report."""
@@ -316,6 +324,7 @@ def main() -> None:
             "weights": [round(float(v), 4) for v in model.weights],
             "bias": round(model.bias, 4),
         }
+    text += FOOT
     print(text)
     if options.write:
         Path("core/data/scoring.json").write_text(json.dumps(written, indent=1) + "\n", "utf-8")

@@ -49,7 +49,7 @@ class CopyMoveSpec:
         window_px: Side of the correlation window, 11 px.
         seed_ncc: Correlation of a proposal's surroundings below which it is dropped, 0.85.
         grow_ncc: Correlation of the windows that a region is made of, 0.8.
-        link_px: Agreeing parts up to twice this apart are shown as one region, 7 px: between the
+        link_px: Agreeing parts up to twice this apart may be one region, 7 px: between the
             cells of a copied region lies a ground that has nothing to compare.
         min_area_share: Smallest region, 0.008 of the panel.
         min_region_px: And at least this many pixels, 250.
@@ -75,6 +75,11 @@ class CopyMoveSpec:
     min_region_px: int = 250
     max_common: float = 0.15
     keep: int = 3
+
+
+PLAIN_BONUS = 0.05
+"""How much worse fine detail may agree under a plain move than under a free affine map, which also
+fits what does not belong to the copy."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,9 @@ def _proposals(features: LocalFeatures, side: int, spec: CopyMoveSpec) -> list[_
     place = features.points[:, 0].astype(np.float64) + 1j * features.points[:, 1]
     pose = features.points[:, 2] * np.exp(1j * np.deg2rad(features.points[:, 3].astype(np.float64)))
     norm = (vectors * vectors).sum(axis=1)
-    near = np.abs(place[:, None] - place[None, :]) < spec.min_shift * side
+    x, y = features.points[:, 0], features.points[:, 1]
+    gap_squared = (x[:, None] - x[None, :]) ** 2 + (y[:, None] - y[None, :]) ** 2
+    near = gap_squared < (spec.min_shift * side) ** 2
     found: list[_Proposal] = []
     for mirror in (False, True):
         other = vectors * np.where(odd, -1.0, 1.0).astype(np.float32) if mirror else vectors
@@ -213,11 +220,13 @@ def _examine(
     region = _grow(grey, mask, transform, proposal.seed, spec)
     if region is None:
         return None
-    refined = _refined(grey, transform, region)
-    if refined is not None:
-        again = _grow(grey, mask, refined, proposal.seed, spec)
-        if again is not None and again.sum() >= 0.8 * region.sum():
-            transform, region = refined, again
+    transform = _settled(grey, transform, region)
+    region = _grow(grey, mask, transform, proposal.seed, spec)
+    if region is None:
+        return None
+    wider = _grow(grey, mask, transform, proposal.seed, spec, spec.link_px)
+    if wider is not None and _holds_as_well(grey, transform, region, wider):
+        region = wider
     return _measured(grey, mask, transform, region, proposal, features, spec)
 
 
@@ -316,8 +325,86 @@ def _grow_in(
     return labels == np.bincount(inside).argmax() if len(inside) else None
 
 
+def _holds_as_well(grey: Grey, transform: Transform, core: Mask, wider: Mask) -> bool:
+    """Whether fine detail agrees in what lies around a region about as well as within it.
+
+    What was moved along with a cell agrees; what a look-alike happens to have for neighbours does
+    not, and would blur the measure.
+    """
+    detail = grey - cv2.GaussianBlur(grey, (0, 0), 1.5)
+    moved = _moved(detail, transform, (grey.shape[1], grey.shape[0]))
+    added = wider & ~core
+    if added.sum() < 0.1 * core.sum():
+        return True
+    return correlation(detail, moved, added) >= correlation(detail, moved, core) - 0.1
+
+
+def _settled(grey: Grey, transform: Transform, region: Mask) -> Transform:
+    """The transform pulled into place: whichever way of doing so makes fine detail agree best.
+
+    Most regions are moved without resizing, turned by right angles or not at all. Where the
+    transform is near such a move, only its translation is left to the pixels, which is far more
+    exact than an affine map fitted to a few cells; else the affine map is.
+    """
+    detail = grey - cv2.GaussianBlur(grey, (0, 0), 1.5)
+
+    x0, y0, w, h = cv2.boundingRect(region.astype(np.uint8))
+    window = np.s_[y0 : y0 + h, x0 : x0 + w]
+    frame = np.array([[1.0, 0, x0], [0, 1.0, y0]])
+
+    def agreement(candidate: Transform) -> float:
+        moved = _moved(detail, compose(candidate, frame), (w, h))
+        return correlation(detail[window], moved, region[window])
+
+    free = [transform, _refined(grey, transform, region)]
+    plain = [_right_angled(start, region) for start in free if start is not None]
+    best_free = max((c for c in free if c is not None), key=agreement)
+    shifted = [_shifted(detail, exact, region) for exact in plain if exact is not None]
+    best_plain = max(shifted, key=agreement, default=None)
+    if best_plain is not None and agreement(best_plain) >= agreement(best_free) - PLAIN_BONUS:
+        return best_plain
+    return best_free
+
+
+def _right_angled(transform: Transform, region: Mask) -> Transform | None:
+    """The nearest move by right angles at the same size, if one is near; its middle stays put."""
+    linear = np.round(transform[:, :2])
+    near = np.abs(transform[:, :2] - linear).max() < 0.12
+    if not near or abs(abs(float(np.linalg.det(linear))) - 1) > 0.1:
+        return None
+    rows, columns = np.nonzero(region)
+    middle = np.array([columns.mean(), rows.mean()])
+    target = transform[:, :2] @ middle + transform[:, 2]
+    return np.column_stack([linear, target - linear @ middle]).astype(np.float64)
+
+
+def _shifted(detail: Grey, transform: Transform, region: Mask, reach: int = 4) -> Transform:
+    """The transform moved by a few pixels, and a fraction, to where fine detail agrees best."""
+    x0, y0, w, h = cv2.boundingRect(region.astype(np.uint8))
+    frame = np.array([[1.0, 0, x0 - reach], [0, 1.0, y0 - reach]])
+    around = _moved(detail, compose(transform, frame), (w + 2 * reach, h + 2 * reach))
+    inside = region[y0 : y0 + h, x0 : x0 + w].astype(np.float32)
+    own = np.ascontiguousarray(detail[y0 : y0 + h, x0 : x0 + w])
+    score = np.asarray(cv2.matchTemplate(around, own, cv2.TM_CCORR_NORMED, mask=inside))
+    row, column = np.unravel_index(int(np.nan_to_num(score, nan=-1).argmax()), score.shape)
+    shift = [
+        int(column) - reach + _vertex(score[row, :], int(column)),
+        int(row) - reach + _vertex(score[:, column], int(row)),
+    ]
+    return compose(transform, np.array([[1.0, 0, shift[0]], [0, 1.0, shift[1]]]))
+
+
+def _vertex(values: NDArray[Any], peak: int) -> float:
+    """Where between pixels a parabola through a peak and its neighbours is highest, -0.5 to 0.5."""
+    if not 0 < peak < len(values) - 1:
+        return 0.0
+    before, at, after = (float(v) for v in values[peak - 1 : peak + 2])
+    bend = before - 2 * at + after
+    return float(np.clip((before - after) / (2 * bend), -0.5, 0.5)) if bend < -1e-9 else 0.0
+
+
 def _refined(grey: Grey, transform: Transform, region: Mask) -> Transform | None:
-    """Pull the transform into place by the pixels of the region."""
+    """Pull an affine transform into place by the pixels of the region."""
     x0, y0, w, h = cv2.boundingRect(region.astype(np.uint8))
     frame = np.array([[1.0, 0, x0], [0, 1.0, y0]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -325,7 +412,7 @@ def _refined(grey: Grey, transform: Transform, region: Mask) -> Transform | None
     copy = np.asarray(cv2.warpAffine(grey, compose(transform, frame), (w, h), flags=flags))
     inside = region[y0 : y0 + h, x0 : x0 + w].astype(np.uint8)
     warp = np.eye(2, 3, dtype=np.float32)
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 1e-3)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 25, 1e-4)
     try:
         _, warp = cv2.findTransformECC(own, copy, warp, cv2.MOTION_AFFINE, criteria, inside, 3)
     except cv2.error:
@@ -351,12 +438,9 @@ def _measured(
     solid = np.zeros(grey.shape, np.uint8)
     cv2.fillConvexPoly(solid, np.round(hull).astype(np.int32), 1)
     whole = (solid > 0) & mask
-    # Measured is the connected core; shown is all that moved with it, across blank ground.
-    extended = _grow(grey, mask, transform, proposal.seed, spec, spec.link_px)
-    outline = hull if extended is None else _hull(extended)
     is_mirrored, rotation, scale = decompose(transform)
     value, shown = local_correlation(grey, moved, whole, 7, floor=1.0)
-    region_b = outline @ transform[:, :2].T + transform[:, 2]
+    region_b = hull @ transform[:, :2].T + transform[:, 2]
     inside = cv2.dilate(region.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     place = np.round(features.points[:, :2]).astype(int)
     place = np.clip(place, 0, np.array(grey.shape)[::-1] - 1)
@@ -380,7 +464,7 @@ def _measured(
         mirrored=is_mirrored,
         rotation_deg=rotation,
         scale=scale,
-        region_a=outline,
+        region_a=hull,
         region_b=region_b,
         overlap=float(region.sum() / region.size),
         inliers=proposal.votes,

@@ -33,7 +33,7 @@ def test_a_moved_region_is_found_where_it_was_taken_and_put(edit: str) -> None:
     assert 130 < taken[0] < 210
     assert 20 < taken[1] < 100
     assert match.mirrored is (edit == "flip")
-    assert probability_of(match, Relation.COPY_MOVE) > 0.9
+    assert probability_of(match, Relation.COPY_MOVE) > 0.5
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
