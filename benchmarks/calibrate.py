@@ -295,7 +295,7 @@ compares with these, not how often authors reuse pictures.
 
 FOOT = """## What was fitted on what
 
-`core/data/local_features.npz` (a linear map and 4,096 visual words, `benchmarks/fit_features.py`) and
+`core/data/local_features.npz` (linear map and 4,096 visual words, `benchmarks/fit_features.py`) and
 `core/data/scoring.json` were fitted on 340 micrographs: BBBC038v1 (CC0-1.0), CellProfiler examples
 (BSD-3-Clause), NEUBIAS training resources (CC-BY-4.0), BCCD (MIT) and pyclesperanto_prototype
 (BSD-3-Clause); the score also on two sets of synthetic papers. No picture is part of this project.
