@@ -40,8 +40,9 @@ class FeatureSpec:
             spread over the panel, so an overlap of a third still holds about 100.
         min_short_side_px: Panels with a shorter side are enlarged to it, 320: below, a third of the
             panel holds too few scales of the pyramid to be told apart.
-        max_long_side_px: Panels with a longer side are reduced to it, 1024, which bounds time and
-            memory (the pyramid of a 1024 x 1024 panel takes about 60 MB).
+        max_long_side_px: Panels with a longer side are reduced to it, 1024.
+        max_area_px: And larger ones to this area, 450,000 px (an 11 cm square at 150 dpi):
+            the pyramid of the doubled panel takes about 250 bytes per pixel, 110 MB at the most.
         normalise_sigma_px: Width of the neighbourhood whose mean and contrast are divided out, 24
             px, about one cell: the features of a faint panel and of its brightened copy agree.
         contrast_floor: Grey levels below which a neighbourhood counts as flat and is not amplified,
@@ -59,6 +60,7 @@ class FeatureSpec:
     index_features: int = 300
     min_short_side_px: int = 320
     max_long_side_px: int = 1024
+    max_area_px: int = 450_000
     normalise_sigma_px: float = 24.0
     contrast_floor: float = 3.0
     contrast_threshold: float = 0.012
@@ -191,7 +193,8 @@ def working_scale(shape: tuple[int, ...], spec: FeatureSpec) -> float:
     """The factor by which a panel is resized before features are extracted."""
     height, width = shape[:2]
     scale = max(1.0, spec.min_short_side_px / min(height, width))
-    return min(scale, spec.max_long_side_px / max(height, width))
+    scale = min(scale, spec.max_long_side_px / max(height, width))
+    return min(scale, (spec.max_area_px / (height * width)) ** 0.5)
 
 
 def extract_features(
