@@ -37,7 +37,7 @@ from store.database import Db
 from store.panels import Panel
 
 PANELS_PER_BLOCK = 256
-"""Stored panels in memory at a time: 300 index features of 84 bytes each are 6 MB."""
+"""Stored panels in memory at a time: 300 index features of 78 bytes each are 6 MB."""
 
 PANELS_AT_A_TIME = 64
 """New panels that one pass over everything stored serves: more passes cost reading, more panels

@@ -7,7 +7,7 @@ import store.panels
 from assets.panels import panels
 from assets.partitions import page_batches, per_batches
 from assets.work import Recompute, complete_check, each, work_through
-from core.features import LocalFeatures, extract_features
+from core.features import FeatureSpec, LocalFeatures, extract_features
 from core.work import Job, Outcome
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
@@ -62,13 +62,13 @@ def panel_features(
         pending=store.panels.pending,
         compute=each(extract, threads=copy_search.threads),
         keep=keep,
-        item_mb=lambda panel: working_mb(panel.width_px, panel.height_px),
+        item_mb=lambda panel: working_mb(panel.width_px, panel.height_px, spec.features),
         most=16,
         parallel=copy_search.threads,
     )
 
 
-def working_mb(width_px: int, height_px: int) -> float:
-    """Memory for the scale space of one panel: float planes of the doubled image, six an octave."""
-    pixels = min(width_px * height_px, 1024 * 1024)
-    return 4 * 4 * pixels * 14 * 4 / 3 / 2**20
+def working_mb(width_px: int, height_px: int, spec: FeatureSpec) -> float:
+    """Memory for one panel: its pixels, and float planes of the doubled image, 14 an octave."""
+    pixels = min(width_px * height_px, spec.max_area_px)
+    return (3 * width_px * height_px + 4 * 4 * pixels * 14 * 4 / 3) / 2**20

@@ -124,6 +124,7 @@ def work_through(
     Returns:
         The materialization, with the contract's numbers and the outcome of the ``complete`` check.
     """
+    cv2.setNumThreads(1)  # ops bring their own threads; OpenCV's would wait for each other
     asset = context.asset_key.to_user_string()
     started = time.monotonic()
     job = Job(

@@ -109,7 +109,8 @@ def calm_allocator() -> None:
     """
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # ops bring their own threads
+    for library in ("OPENBLAS", "OMP"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")  # ops bring their own threads
 
 
 def _cores() -> int:

@@ -29,9 +29,12 @@ LEAST_HEADROOM_MB = 24
 BLAS_CALLERS = 4
 """As many threads as an op uses at most; see ``QUIRE_THREADS``."""
 
-STACKS_MB = 40
-"""Address space of the watch's and the workers' thread stacks, 8 MB each, which count as private
-memory when they are mapped though hardly any of it is ever touched."""
+STACK_BYTES = 2 << 20
+"""Stack of a thread. It counts as private memory when it is mapped, though little of it is touched,
+so the usual 8 MB each would be taken from the budget; the deepest recursion here is OpenCV's."""
+
+STACKS_MB = 10
+"""Address space of the stacks of the workers that an op starts behind the wall."""
 
 _SAMPLE_S = 0.1
 _HAS_PROC = Path("/proc/self/smaps_rollup").exists()
@@ -181,17 +184,13 @@ class MemoryContract(dg.ConfigurableResource):
             )
         watch = Watch(budget_mb, base_mb, predicted_mb=base_mb, peak_mb=base_mb)
         before = resource.getrlimit(resource.RLIMIT_DATA)
+        stack_before = threading.stack_size(STACK_BYTES)
         resident_mb = own_mb = 0.0
         if _HAS_PROC:
             with contextlib.suppress(PermissionError, OSError):
                 Path("/proc/self/clear_refs").write_text("5")
             resident_mb = _status_kb("self", "VmHWM") / 1024
             own_mb = _pss_mb("self")
-            mapped = _status_kb("self", "VmData") * 1024
-            wall = mapped + int((budget_mb - base_mb + STACKS_MB) * MB)
-            if before[1] == resource.RLIM_INFINITY or wall <= before[1]:
-                resource.setrlimit(resource.RLIMIT_DATA, (wall, before[1]))
-                watch.walled = True
         stop = threading.Event()
 
         def sample() -> None:
@@ -206,12 +205,19 @@ class MemoryContract(dg.ConfigurableResource):
 
         sampler = threading.Thread(target=sample, name="memory-watch", daemon=True)
         sampler.start()
+        if _HAS_PROC:
+            mapped = _status_kb("self", "VmData") * 1024
+            wall = mapped + int((budget_mb - base_mb + STACKS_MB) * MB)
+            if before[1] == resource.RLIM_INFINITY or wall <= before[1]:
+                resource.setrlimit(resource.RLIMIT_DATA, (wall, before[1]))
+                watch.walled = True
         try:
             yield watch
         finally:
             stop.set()
             sampler.join()
             resource.setrlimit(resource.RLIMIT_DATA, before)
+            threading.stack_size(stack_before)
             watch.peak_mb = max(watch.peak_mb, tree_mb())
             if _HAS_PROC:
                 grown = _status_kb("self", "VmHWM") / 1024 - resident_mb

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from resources.images import ImageStore
-from tests.assets.conftest import ORDER, Pipeline, Roomy, metadata
+from tests.assets.conftest import ORDER, Pipeline, metadata
 from tests.hostile import HOSTILE, small_paper
 
 MAKERS = {name: (maker, expectation) for name, maker, expectation in HOSTILE}
@@ -146,25 +146,6 @@ def test_a_damaged_page_is_named_and_the_rest_is_looked_at(
     table = rows(pipeline.report(received))
     assert {row["Status"] for row in table} == {"degraded"}
     assert any("page 2 cannot be read" in row["Reasons"] for row in table)
-
-
-def test_a_budget_too_small_for_one_item_fails_that_item_and_a_larger_one_mends_it(
-    pipeline: Pipeline,
-) -> None:
-    small_paper(pipeline.folder / "paper.pdf", seed=8)
-    (received,) = pipeline.receive(pipeline.folder / "paper.pdf")
-    pipeline.run(only=ORDER[:3])
-    pipeline.memory = Roomy(room_mb=25)
-    (starved,) = pipeline.run(only=["panel_features"])
-    (numbers,) = metadata(starved, "panel_features")
-    assert numbers["failed"] > 0
-    assert numbers["degraded"]
-    assert "MB would do" in str(numbers["reasons"])
-    pipeline.memory = Roomy(room_mb=400)
-    (mended,) = pipeline.run(only=ORDER[3:])
-    assert mended.success
-    assert metadata(mended, "panel_features")[0]["items"] == numbers["failed"]
-    assert len(pairs(pipeline.report(received))) == 2
 
 
 def test_every_materialization_states_its_budget_prediction_and_peak(pipeline: Pipeline) -> None:

@@ -1,5 +1,6 @@
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -74,7 +75,9 @@ def test_the_night_asks_for_what_is_missing_and_nothing_else(
     folder: Path, postgres: Postgres, tmp_path: Path
 ) -> None:
     with dg.instance_for_test() as instance:
-        context = dg.build_schedule_context(instance=instance)
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=datetime(2026, 1, 2, 2, tzinfo=UTC)
+        )
         nothing = nightly(context, postgres=postgres, copy_search=CopySearch(), encoder=Encoder())
         assert isinstance(nothing, dg.SkipReason)
         small_paper(folder / "a.pdf", seed=1)

@@ -1,0 +1,214 @@
+"""The work loop on a real database, with units whose memory the test decides."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+import numpy as np
+import psycopg
+import pytest
+
+import store.page_batches
+from assets.work import Refused, complete_check, each, work_through
+from core.errors import InputError
+from core.work import Job, Outcome
+from resources.memory import MemoryContract, memory_budget, tree_mb
+from resources.postgres import Postgres
+from store.database import Db
+
+KEY = "abc-p00001"
+UNITS = [f"unit-{number}" for number in range(8)]
+
+
+@dataclass(frozen=True)
+class Unit:
+    unit: str
+    batch_key: str = KEY
+
+
+class Granted(MemoryContract):
+    """Room above what the test process holds."""
+
+    room_mb: int = 120
+
+    def granted_mb(self, context: dg.AssetExecutionContext) -> int:
+        return int(tree_mb()) + self.room_mb
+
+
+@pytest.fixture
+def batch(db: psycopg.Connection) -> None:
+    store.page_batches.add(db, [(KEY, [])])
+
+
+def pending(db: Db, job: Job, limit: int) -> list[Unit]:
+    done = {
+        unit
+        for (unit,) in db.execute(
+            """
+            SELECT unit FROM work
+            WHERE asset = %(asset)s AND spec = %(spec)s
+              AND is_done(asset, unit, spec, %(mb)s)
+            """,
+            {"asset": job.asset, "spec": job.spec, "mb": job.budget_mb},
+        ).fetchall()
+    }
+    return [Unit(name) for name in UNITS if name not in done][:limit]
+
+
+def keep(db: Db, job: Job, unit: Unit, result: int) -> Outcome:
+    return Outcome(unit.unit, unit.batch_key, made=result)
+
+
+def make(
+    postgres: Postgres,
+    compute: Callable[[Sequence[Unit]], list[int | Refused]],
+    room_mb: int = 120,
+    item_mb: float = 1.0,
+) -> dg.ExecuteInProcessResult:
+    @dg.asset(
+        partitions_def=dg.StaticPartitionsDefinition([KEY]),
+        op_tags=memory_budget(mb=100),
+        check_specs=[complete_check("things")],
+    )
+    def things(
+        context: dg.AssetExecutionContext, postgres: Postgres, memory: MemoryContract
+    ) -> dg.MaterializeResult:
+        return work_through(
+            context,
+            postgres,
+            memory,
+            spec="things-1",
+            recompute=False,
+            pending=pending,
+            compute=compute,
+            keep=keep,
+            item_mb=lambda unit: item_mb,
+            most=8,
+            parallel=8,
+        )
+
+    return dg.materialize(
+        [things],
+        resources={"postgres": postgres, "memory": Granted(room_mb=room_mb)},
+        partition_key=KEY,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+
+
+def numbers(result: dg.ExecuteInProcessResult) -> dict[str, object]:
+    (event,) = result.get_asset_materialization_events()
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def statuses(db: psycopg.Connection) -> dict[str, str]:
+    return dict(db.execute("SELECT unit, status FROM work ORDER BY unit").fetchall())
+
+
+def allocating(mb_of: Callable[[Unit], int]) -> Callable[[Sequence[Unit]], list[int | Refused]]:
+    """Really allocates, for all units of the batch at once."""
+
+    def compute(units: Sequence[Unit]) -> list[int | Refused]:
+        held = [np.ones((mb_of(unit), 1 << 20), np.uint8) for unit in units]
+        return [int(block[0, 0]) for block in held]
+
+    return compute
+
+
+@pytest.mark.usefixtures("batch")
+def test_a_batch_that_does_not_fit_is_halved_and_every_unit_is_made(
+    postgres: Postgres, db: psycopg.Connection
+) -> None:
+    result = make(postgres, allocating(lambda unit: 40), room_mb=150)
+    facts = numbers(result)
+    assert facts["halved"] in (1, 2)
+    assert facts["items"] == 8
+    assert facts["degraded"] is False
+    assert set(statuses(db).values()) == {"ok"}
+    (check,) = result.get_asset_check_evaluations()
+    assert check.passed
+
+
+@pytest.mark.usefixtures("batch")
+def test_one_unit_beyond_the_budget_is_named_and_only_it_is_done_again_with_more(
+    postgres: Postgres, db: psycopg.Connection
+) -> None:
+    compute = allocating(lambda unit: 300 if unit.unit == "unit-3" else 2)
+    small = make(postgres, compute, room_mb=120)
+    assert numbers(small)["failed"] == 1
+    assert "MB would do" in str(numbers(small)["reasons"])
+    (check,) = small.get_asset_check_evaluations()
+    assert not check.passed
+    assert statuses(db) == {unit: "failed" if unit == "unit-3" else "ok" for unit in UNITS}
+    large = make(postgres, compute, room_mb=500)
+    assert numbers(large)["items"] == 1
+    assert set(statuses(db).values()) == {"ok"}
+
+
+@pytest.mark.usefixtures("batch")
+def test_the_plan_keeps_batches_inside_the_budget_before_anything_is_halved(
+    postgres: Postgres,
+) -> None:
+    facts = numbers(make(postgres, allocating(lambda unit: 40), room_mb=150, item_mb=40.0))
+    assert facts["halved"] == 0
+    assert facts["batch"] == 3
+    assert facts["peak_mb"] <= facts["budget_mb"]  # type: ignore[operator]
+
+
+@pytest.mark.usefixtures("batch")
+def test_a_unit_at_fault_is_a_reason_and_the_others_are_made(
+    postgres: Postgres, db: psycopg.Connection
+) -> None:
+    def one(unit: Unit) -> int:
+        if unit.unit == "unit-5":
+            raise InputError("page 5 is torn")
+        return 1
+
+    result = make(postgres, each(one))
+    assert statuses(db)["unit-5"] == "failed"
+    assert sum(status == "ok" for status in statuses(db).values()) == 7
+    assert "page 5 is torn" in str(numbers(result)["reasons"])
+    again = make(postgres, each(one))
+    assert numbers(again)["items"] == 0  # the file has not changed, so neither has the answer
+
+
+@pytest.mark.usefixtures("batch")
+def test_what_was_committed_before_a_crash_is_not_done_again(
+    postgres: Postgres, db: psycopg.Connection
+) -> None:
+    calls: list[str] = []
+
+    def crash_late(units: Sequence[Unit]) -> list[int | Refused]:
+        calls.extend(unit.unit for unit in units)
+        if len(calls) > 4:
+            raise ConnectionError("the machine went away")
+        return [1 for _ in units]
+
+    with pytest.raises(ConnectionError):
+        make(postgres, lambda units: crash_late(units), item_mb=60.0)
+    committed = statuses(db)
+    assert 0 < len(committed) < 8
+    calls.clear()
+
+    def finish(units: Sequence[Unit]) -> list[int | Refused]:
+        calls.extend(unit.unit for unit in units)
+        return [1 for _ in units]
+
+    make(postgres, finish)
+    assert sorted(calls) == sorted(set(UNITS) - set(committed))
+
+
+@pytest.mark.usefixtures("batch")
+def test_an_op_that_holds_more_than_its_budget_is_told_of(postgres: Postgres) -> None:
+    def with_child(unit: Unit) -> int:
+        if unit.unit == "unit-0":  # a child that lifts its own wall
+            code = "import resource as r, time; r.setrlimit(r.RLIMIT_DATA, (-1, -1)); "
+            code += "b = bytearray(300 << 20); time.sleep(0.5)"
+            subprocess.run([sys.executable, "-c", code], check=True)
+        return 1
+
+    result = make(postgres, each(with_child))
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert "more than its budget" in (check.description or "")
