@@ -118,7 +118,7 @@ def duplicate_reports(
         context,
         postgres,
         memory,
-        spec=spec_id("reports", REPORTS_VERSION, candidate_spec, copy_search.spec.verification_id),
+        spec=reports_spec(candidate_spec, copy_search),
         recompute=config.recompute,
         pending=pending,
         compute=each(write),
@@ -127,6 +127,12 @@ def duplicate_reports(
         most=8,
         describe=describe,
     )
+
+
+def reports_spec(candidate_spec: str, copy_search: CopySearch) -> str:
+    """Spec id of reports: how they are written, and what they are written from."""
+    verified_spec = copy_search.spec.verification_id
+    return spec_id("reports", REPORTS_VERSION, candidate_spec, verified_spec)
 
 
 def _digest(contents: Contents) -> str:
