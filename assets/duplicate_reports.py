@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,18 +184,26 @@ def export(
     )
     out.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
+    lines: dict[str, ExportedPair] = {}
+
+    def noted() -> Iterator[ReportPair]:
+        for pair in report_pairs(contents, images):
+            lines[pair.pair_id] = _line(pair)
+            yield pair
+
     for name, writer in WRITERS.items():
         partial = out / f".{name}.part"
         with partial.open("w", encoding="utf-8", newline="\n") as text:
-            writer(contents.report, report_pairs(contents, images), text)
+            writer(contents.report, noted(), text)
         files.append(partial.rename(out / name))
-    lines = [_line(pair) for pair in report_pairs(contents, images)]
     troubles = [
         f"{_name(contents, flag.document)}{f', page {flag.page}' if flag.page else ''}: "
         f"{flag.sentence}"
         for flag in contents.report.flags
     ]
-    return Exported(files, lines, contents.report.status, headline(contents.report), troubles)
+    return Exported(
+        files, list(lines.values()), contents.report.status, headline(contents.report), troubles
+    )
 
 
 def _name(contents: Contents, document_id: str | None) -> str:
