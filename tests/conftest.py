@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from dagster._core.storage.defs_state.base import _current_storage
 from psycopg import sql
 
 from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
@@ -87,3 +88,10 @@ def db(postgres: Postgres) -> Iterator[psycopg.Connection]:
     """An open connection to a fresh, migrated, empty database."""
     with postgres.connect() as connection:
         yield connection
+
+
+@pytest.fixture(autouse=True)
+def _no_instance_outlives_its_test() -> Iterator[None]:
+    """Contexts of sensors and schedules leave the storage of their closed instance behind."""
+    yield
+    _current_storage.set(None)

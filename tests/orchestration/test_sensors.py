@@ -74,15 +74,19 @@ def test_a_file_still_being_written_waits(folder: Path, postgres: Postgres, tmp_
 def test_the_night_asks_for_what_is_missing_and_nothing_else(
     folder: Path, postgres: Postgres, tmp_path: Path
 ) -> None:
-    with dg.instance_for_test() as instance:
-        context = dg.build_schedule_context(
-            instance=instance, scheduled_execution_time=datetime(2026, 1, 2, 2, tzinfo=UTC)
-        )
-        nothing = nightly(context, postgres=postgres, copy_search=CopySearch(), encoder=Encoder())
-        assert isinstance(nothing, dg.SkipReason)
+    at = datetime(2026, 1, 2, 2, tzinfo=UTC)
+    with (
+        dg.instance_for_test() as instance,
+        dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context,
+    ):
+
+        def night() -> object:
+            return nightly(context, postgres=postgres, copy_search=CopySearch(), encoder=Encoder())
+
+        assert isinstance(night(), dg.SkipReason)
         small_paper(folder / "a.pdf", seed=1)
         settled(folder / "a.pdf")
         tick(instance, postgres, tmp_path, None)
-        requests = nightly(context, postgres=postgres, copy_search=CopySearch(), encoder=Encoder())
+        requests = night()
         assert isinstance(requests, list)
         assert len(requests) == 1
