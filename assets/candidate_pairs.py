@@ -134,7 +134,9 @@ def candidate_pairs(
         memory,
         spec=candidate_spec,
         recompute=config.recompute,
-        pending=store.panels.pending,
+        pending=lambda db, job, limit: store.panels.pending_search(
+            db, job, copy_search.spec.features_id, limit
+        ),
         compute=search,
         keep=keep,
         item_mb=lambda panel: 0.6,

@@ -80,7 +80,7 @@ def gather(
     panels = store.panels.get(db, [i for pair in found for i in (pair.panel_a, pair.panel_b)])
     kept = _selected(found, panels)
     involved = sorted({panel.document_id for panel in panels.values()} | set(document_ids))
-    scopes = _scopes(db, documents, spec.panels_id)
+    scopes = _scopes(db, documents, spec.panels_id, candidate_spec, spec.verification_id)
     compared = store.panels.coverage(db, document_ids, candidate_spec, spec.verification_id)
     cut, blank = store.tiles.counts(db, document_ids, spec.tiles_id) if encoder_id else (0, 0)
     other_documents, other_panels = store.panels.others(db, document_ids)
@@ -94,7 +94,7 @@ def gather(
         earlier_documents=other_documents,
         earlier_panels=other_panels,
     )
-    flags = _flags(documents, scopes, coverage)
+    flags = _flags(scopes)
     report = Report(
         title=title,
         quire_version=version(),
@@ -164,7 +164,13 @@ def _selected(found: list[VerifiedPair], panels: dict[str, Panel]) -> list[Verif
     return [pair for pair in found if pair.pair_id in kept]
 
 
-def _scopes(db: Db, documents: Sequence[Document], panels_spec: str) -> list[DocumentScope]:
+def _scopes(
+    db: Db,
+    documents: Sequence[Document],
+    panels_spec: str,
+    candidate_spec: str,
+    verified_spec: str,
+) -> list[DocumentScope]:
     ids = [document.document_id for document in documents]
     read = store.pages.read_counts(db, ids, panels_spec)
     panels = store.panels.counts(db, ids)
@@ -185,6 +191,10 @@ def _scopes(db: Db, documents: Sequence[Document], panels_spec: str) -> list[Doc
         missing = document.page_count - looked_at - len(failures)
         if missing > 0:
             reasons.append(f"{missing} pages have not been looked at yet")
+        seen = store.panels.coverage(db, [document.document_id], candidate_spec, verified_spec)
+        uncompared = seen.panels - seen.drawings - seen.compared
+        if uncompared > 0:
+            reasons.append(f"{uncompared} of its panels have not been compared")
         status: Status = "ok"
         if document.page_count == 0 or document.status == Outcome.FAILED:
             status = "failed"
@@ -206,7 +216,7 @@ def _scopes(db: Db, documents: Sequence[Document], panels_spec: str) -> list[Doc
 
 
 def _flags(
-    documents: Sequence[Document], scopes: Sequence[DocumentScope], coverage: Coverage
+    scopes: Sequence[DocumentScope],
 ) -> list[Flag]:
     flags: list[Flag] = []
     for scope in scopes:
@@ -221,10 +231,6 @@ def _flags(
             Flag("page_failed", failure.reason, document=scope.sha256, page=failure.page)
             for failure in scope.pages_failed
         ]
-    if coverage.panels_missed:
-        flags.append(
-            Flag("panels_not_compared", f"{coverage.panels_missed} panels have not been compared")
-        )
     return flags
 
 

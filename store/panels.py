@@ -106,6 +106,35 @@ def pending(db: Connection, job: Job, limit: int) -> list[Panel]:
         ).fetchall()
 
 
+def pending_search(db: Connection, job: Job, features_spec: str, limit: int) -> list[Panel]:
+    """Panels of the job's partitions that have features and are still to be searched.
+
+    A panel whose features could not be made is not searched and not called compared; once it has
+    them, under a larger budget, it is pending.
+    """
+    with db.cursor(row_factory=class_row(Panel)) as cursor:
+        return cursor.execute(
+            """
+            SELECT panel_id, document_id, page, batch_key, p.spec, box_pt, width_px, height_px,
+                   dpi, method, xref, alternative_of, ignore_boxes_px, modality,
+                   modality_confidence, drawing, image_key
+            FROM panels AS p JOIN panel_features AS f USING (panel_id)
+            WHERE batch_key = ANY(%(keys)s) AND NOT drawing AND f.spec = %(features_spec)s
+              AND NOT is_done(%(asset)s, panel_id, %(spec)s, %(budget_mb)s)
+            ORDER BY document_id, page, panel_id
+            LIMIT %(limit)s
+            """,
+            {
+                "keys": list(job.batch_keys),
+                "asset": job.asset,
+                "spec": job.spec,
+                "features_spec": features_spec,
+                "budget_mb": job.budget_mb,
+                "limit": limit,
+            },
+        ).fetchall()
+
+
 def get(db: Connection, panel_ids: Sequence[str]) -> dict[str, Panel]:
     """Panels by id."""
     with db.cursor(row_factory=class_row(Panel)) as cursor:

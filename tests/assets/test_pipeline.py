@@ -177,3 +177,16 @@ def test_an_empty_result_without_verification_is_not_called_ok(pipeline: Pipelin
     assert {row["Status"] for row in table} == {"degraded"}
     pipeline.run()
     assert {row["Status"] for row in rows(pipeline.report(received))} == {"ok"}
+
+
+def test_panels_without_features_are_not_called_compared_and_are_searched_once_they_have_them(
+    pipeline: Pipeline,
+) -> None:
+    small_paper(pipeline.folder / "paper.pdf", seed=16)
+    (received,) = pipeline.receive(pipeline.folder / "paper.pdf")
+    pipeline.run(only=[name for name in ORDER if name != "panel_features"])
+    table = rows(pipeline.report(received))
+    assert {row["Status"] for row in table} == {"degraded"}
+    (result,) = pipeline.run()
+    assert result.success
+    assert len(pairs(pipeline.report(received))) == 2
