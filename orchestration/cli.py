@@ -140,6 +140,10 @@ def main() -> None:
     except (InputError, ValueError) as error:
         _complain(str(error))
         sys.exit(2)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _complain(f"{(error.strerror or str(error)).lower()}{where}; what was committed is kept")
+        sys.exit(FAILED)
     except DatabaseUnavailableError as error:
         _complain(str(error))
         sys.exit(FAILED)
