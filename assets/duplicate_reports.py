@@ -22,7 +22,6 @@ from core.report import ReportPair
 from core.report_html import write_html
 from core.report_json import json_head, write_json
 from core.report_tsv import write_tsv
-from core.report_words import describe as in_words
 from core.report_words import headline
 from core.work import Job, Outcome, Status, spec_id
 from resources.encoder import Encoder
@@ -150,7 +149,6 @@ class ExportedPair:
     probability: float
     relation: str
     where: str
-    words: str
 
 
 @dataclass(frozen=True)
@@ -217,5 +215,4 @@ def _line(pair: ReportPair) -> ExportedPair:
         pair.probability,
         pair.relation,
         a if a == b else f"{a} / {b}",
-        in_words(pair),
     )

@@ -8,6 +8,7 @@ a ratio. Everything is held in memory at once, nothing is stored, nothing can be
 
 import argparse
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -80,6 +81,7 @@ def main() -> None:
             "findings": findings,
             "wall_s": round(time.monotonic() - started, 2),
             "seconds": seconds,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         },
         sys.stdout,
     )

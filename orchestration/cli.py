@@ -22,9 +22,6 @@ app = typer.Typer(
 FAILED = 1
 """A run failed, or a service that is needed is not there."""
 
-INCOMPLETE = 3
-"""The run finished and its results are there, but not everything could be looked at."""
-
 
 class StopError(Exception):
     """Ends the command with one line and an exit code."""

@@ -154,7 +154,7 @@ def _take_in(
     paths: Sequence[str],
     err: Console,
 ) -> list[Received]:
-    files = list(find_files(paths, images))
+    files = list(find_files(paths))
     if not files:
         raise InputError(f"no PDF found in {', '.join(paths)}")
     received: list[Received] = []

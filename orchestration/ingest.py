@@ -45,7 +45,7 @@ class Received:
     reason: str = ""
 
 
-def find_files(paths: Iterable[str], images: ImageStore) -> Iterator[UPath]:
+def find_files(paths: Iterable[str]) -> Iterator[UPath]:
     """The files that paths mean: files themselves, the PDFs below folders, URLs of a store.
 
     Raises:

@@ -65,14 +65,12 @@ def test_a_stored_copy_that_was_lost_is_taken_in_again(
     assert images.exists(first.document.file_key)
 
 
-def test_folders_are_searched_and_a_missing_path_is_an_error(
-    images: ImageStore, tmp_path: Path
-) -> None:
+def test_folders_are_searched_and_a_missing_path_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     small_paper(tmp_path / "sub" / "B.PDF", seed=1)
     small_paper(tmp_path / "a.pdf", seed=1)
     (tmp_path / "notes.txt").write_text("no")
-    found = [path.name for path in find_files([str(tmp_path)], images)]
+    found = [path.name for path in find_files([str(tmp_path)])]
     assert found == ["a.pdf", "B.PDF"]
     with pytest.raises(InputError, match=r"nowhere\.pdf: there is no such file"):
-        list(find_files([str(tmp_path / "nowhere.pdf")], images))
+        list(find_files([str(tmp_path / "nowhere.pdf")]))
