@@ -1,0 +1,1 @@
+"""Machinery to put Quire under fire: limits, kills, mutations, injections."""
