@@ -3,7 +3,7 @@
 One file that needs nothing else: pictures are embedded, and the style and the script are written
 into it and named by their hashes in a content security policy that forbids everything else, the
 network included. Every string is escaped where it is written (Jinja2 autoescape), after
-`core.report_words.visible` has spelled out what would act without showing.
+`core.text.visible` has spelled out what would act without showing.
 """
 
 import base64
@@ -48,8 +48,8 @@ from core.report_words import (
     not_looked_at,
     percent,
     shortened,
-    visible,
 )
+from core.text import visible
 
 
 @dataclass(frozen=True)

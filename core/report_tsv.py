@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from core.report import DocumentScope, Report, ReportPair, Side, checked
-from core.report_words import describe, document_reasons, headline, outcome, visible
+from core.report_words import describe, document_reasons, headline, outcome
+from core.text import visible
 
 KEPT_COLUMNS = (
     "Path_A",
@@ -192,7 +193,7 @@ def _report_row(report: Report) -> dict[str, str]:
 def cell(text: str) -> str:
     """Text that no spreadsheet runs and no parser splits.
 
-    What does not show is spelled out (`core.report_words.visible`), so no tab or line break is
+    What does not show is spelled out (`core.text.visible`), so no tab or line break is
     left; text that a spreadsheet might evaluate gets a leading apostrophe.
     """
     start = text.lstrip()

@@ -6,10 +6,10 @@ belong to the person who signs.
 
 import math
 import re
-import unicodedata
 from dataclasses import dataclass
 
 from core.report import ChannelKind, DocumentScope, Relation, Report, ReportPair, Status, Tier
+from core.text import visible
 
 
 @dataclass(frozen=True)
@@ -85,36 +85,6 @@ CHANNEL_LABEL: dict[ChannelKind, str] = {
     "encoder": "Image encoder",
     "copy_move": "Repeats within one panel",
 }
-
-_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Unicode categories that act on a line without showing: controls, direction marks, surrogates."""
-
-
-def visible(text: str) -> str:
-    r"""The text with every character that would act without showing spelled out.
-
-    A line break, a NUL or a right-to-left override in a file name must neither break a table nor
-    make one name look like another. They become ``\n``, ``\x00``, ``\u202e``; a backslash becomes
-    two, so that the spelling can be undone. Letters of every script stay as they are.
-    """
-    return "".join(_spelled(character) for character in text)
-
-
-def _spelled(character: str) -> str:
-    if character == "\\":
-        return "\\\\"
-    if unicodedata.category(character) not in _INVISIBLE:
-        return character
-    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    if character in named:
-        return named[character]
-    point = ord(character)
-    return (
-        f"\\x{point:02x}" if point < 0x100
-        else f"\\u{point:04x}" if point < 0x10000
-        else f"\\U{point:08x}"
-    )  # fmt: skip
-
 
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: ``1 pair``, ``1,204 pairs``."""

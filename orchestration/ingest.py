@@ -17,6 +17,7 @@ import store.page_batches
 from assets.partitions import page_batches
 from core.batches import BatchSpec, divide
 from core.errors import BudgetError, InputError
+from core.text import legible
 from core.work import Status
 from resources.images import ImageStore
 from resources.pdf import PdfFile, PdfLimits
@@ -78,7 +79,7 @@ def receive(
     ends in a report. The same content under another name is the same document.
     """
     limits = limits or PdfLimits()
-    name = _legible(path.name)
+    name = legible(path.name)
     with tempfile.NamedTemporaryFile(suffix=".pdf") as copy:
         try:
             digest, size = _copy(path, cast(BinaryIO, copy), limits.max_file_bytes)
@@ -151,17 +152,11 @@ def _opened(path: Path, digest: str, name: str, size: int, limits: PdfLimits) ->
         name=name,
         size_bytes=size,
         page_count=pages,
-        title=_legible(title),
+        title=legible(title),
         status=status,
         reason=reason,
         file_key=f"documents/{digest[:2]}/{digest}.pdf",
     )
-
-
-def _legible(text: str) -> str:
-    """A name or title that the database can hold: no NUL, and bytes that are no UTF-8 replaced."""
-    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return whole.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 def _words(error: Exception) -> str:

@@ -1,6 +1,5 @@
 import itertools
 import re
-import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -17,10 +16,8 @@ from core.report_words import (
     outcome,
     percent,
     shortened,
-    visible,
 )
 from tests.core.report_samples import (
-    HOSTILE,
     cells,
     copy_move,
     degraded,
@@ -175,25 +172,6 @@ def test_what_was_left_out_is_listed() -> None:
         "14 blank tiles were not compared: they hold no structure.",
         "Image encoder: not used (none configured).",
     )
-
-
-@given(st.text())
-def test_nothing_is_left_that_acts_without_showing(text: str) -> None:
-    shown = visible(text)
-    shown.encode("utf-8")
-    assert not any(
-        unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for character in shown
-    )
-
-
-@given(st.text(), st.text())
-def test_two_different_texts_never_look_the_same(one: str, other: str) -> None:
-    assert (visible(one) == visible(other)) == (one == other)
-
-
-def test_letters_of_every_script_stay() -> None:
-    assert visible(HOSTILE[-1]) == HOSTILE[-1]
-    assert visible("a\u202eb\n\x00\udc80\\") == "a\\u202eb\\n\\x00\\udc80\\\\"
 
 
 @given(st.text(min_size=1), st.integers(8, 80))

@@ -1,0 +1,73 @@
+"""Text from outside, made inert before it is shown, stored or logged.
+
+Names of files, what a PDF says about itself and the messages of parsers and databases are written
+by strangers. A reader must see what is there, and nothing in it may act: on a terminal, on the line
+structure of a log, or on the eye.
+"""
+
+import re
+import unicodedata
+
+_ACTING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories that act on a line without showing: controls, direction marks, surrogates."""
+
+_UNSEEN = frozenset(
+    map(
+        chr,
+        [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x3164, 0xFFA0]
+        + [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)],
+    )
+)
+"""Letters and marks of other categories that show nothing (Unicode's default ignorables)."""
+
+_USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
+_QUERY = re.compile(r"(?P<address>[A-Za-z][A-Za-z0-9+.-]*://[^\s?#]*)[?#]\S*")
+
+
+def visible(text: str) -> str:
+    r"""The text with every character that would act without showing spelled out.
+
+    A line break, a NUL or a right-to-left override in a file name must neither break a table, forge
+    a line of a log, speak to a terminal, nor make one name look like another. They become ``\n``,
+    ``\x00``, ``\u202e``; a backslash becomes two, so that the spelling can be undone. Letters of
+    every script stay as they are.
+    """
+    return "".join(_spelled(character) for character in text)
+
+
+def _spelled(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if unicodedata.category(character) not in _ACTING and character not in _UNSEEN:
+        return character
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    if character in named:
+        return named[character]
+    point = ord(character)
+    return (
+        f"\\x{point:02x}" if point < 0x100
+        else f"\\u{point:04x}" if point < 0x10000
+        else f"\\U{point:08x}"
+    )  # fmt: skip
+
+
+def well_formed(text: str) -> str:
+    """The text without unpaired surrogates, which no encoding but Python's can carry.
+
+    Each becomes U+FFFD; a pair of surrogates becomes the character that it stands for.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def legible(text: str) -> str:
+    """Text that a database can hold: no NUL, and bytes of a name that are no UTF-8 replaced."""
+    return well_formed(text).replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def without_secrets(text: str) -> str:
+    """The text with what may be secret in its URLs left out: user, password, query, fragment.
+
+    ``s3://key:secret@bucket/prefix?token=1`` becomes ``s3://***@bucket/prefix?***``.
+    """
+    hidden = _USER_INFO.sub(r"\g<scheme>***@", text)
+    return _QUERY.sub(r"\g<address>?***", hidden)

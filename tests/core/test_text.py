@@ -1,0 +1,67 @@
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.text import legible, visible, well_formed, without_secrets
+
+
+@given(st.text())
+def test_nothing_is_left_that_acts_without_showing(text: str) -> None:
+    shown = visible(text)
+    shown.encode("utf-8")
+    assert not any(
+        unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for character in shown
+    )
+
+
+@given(st.text(), st.text())
+def test_two_different_texts_never_look_the_same(one: str, other: str) -> None:
+    assert (visible(one) == visible(other)) == (one == other)
+
+
+def test_letters_of_every_script_stay() -> None:
+    names = "\u05de\u05d0\u05de\u05e8 \u0645\u0642\u0627\u0644\u0629 \u8ad6\u6587 \U0001f9ec.pdf"
+    assert visible(names) == names
+
+
+def test_what_acts_or_hides_is_spelled_out() -> None:
+    assert visible("a\u202eb\n\x00\udc80\\") == "a\\u202eb\\n\\x00\\udc80\\\\"
+    assert visible("\x1b[31m\x9b31m\r") == "\\x1b[31m\\x9b31m\\r"
+    assert visible("a\u3164b\ufe0fc\U000e0100") == "a\\u3164b\\ufe0fc\\U000e0100"
+
+
+@given(st.text())
+def test_well_formed_text_can_be_encoded_and_changes_nothing_else(text: str) -> None:
+    whole = well_formed(text)
+    assert len(whole.encode("utf-8")) >= len(whole)
+    if not any(unicodedata.category(character) == "Cs" for character in text):
+        assert whole == text
+
+
+def test_unpaired_surrogates_are_replaced_and_pairs_joined() -> None:
+    assert well_formed("a\ud800b\udcffc") == "a\ufffdb\ufffdc"
+    assert well_formed("\ud83e\uddec") == "\U0001f9ec"
+
+
+def test_a_database_can_hold_what_is_legible() -> None:
+    name = b"caf\xe9\x00.pdf".decode("utf-8", "surrogateescape")
+    assert legible(name) == "caf\ufffd\ufffd.pdf"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("file:///home/a@b/store", "file:///home/a@b/store"),
+        ("s3://AKIA:secret@bucket/prefix", "s3://***@bucket/prefix"),
+        ("s3://AKIA:se@cret@bucket/prefix", "s3://***@bucket/prefix"),
+        ("postgresql+psycopg2://u:p%40w@h:5432/x", "postgresql+psycopg2://***@h:5432/x"),
+        ("no file at https://h/a.pdf?X-Sig=1&y=2 here", "no file at https://h/a.pdf?*** here"),
+        ("az://c/a#sas=1", "az://c/a?***"),
+        ("is it a?b#c", "is it a?b#c"),
+    ],
+)
+def test_an_address_is_shown_without_what_may_be_secret_in_it(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
