@@ -24,6 +24,7 @@ from core.report_json import json_head, write_json
 from core.report_tsv import write_tsv
 from core.report_words import headline
 from core.work import Job, Outcome, Status, spec_id
+from resources import scratch
 from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
@@ -190,10 +191,11 @@ def export(
             yield pair
 
     for name, writer in WRITERS.items():
-        partial = out / f".{name}.part"
-        with partial.open("w", encoding="utf-8", newline="\n") as text:
+        with scratch.partial_file(out, out / name) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
             writer(contents.report, noted(), text)
-        files.append(partial.rename(out / name))
+            text.detach()
+        files.append(out / name)
     troubles = [
         f"{_name(contents, flag.document)}{f', page {flag.page}' if flag.page else ''}: "
         f"{flag.sentence}"

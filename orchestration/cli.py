@@ -10,7 +10,12 @@ import typer
 from rich.console import Console
 
 from core.errors import InputError
-from orchestration.settings import Settings, calm_allocator, from_environment
+from orchestration.settings import (
+    Settings,
+    calm_allocator,
+    from_environment,
+    keep_temporary_files_in,
+)
 
 app = typer.Typer(
     help="Find figure panels that were reused inside and across scientific papers.",
@@ -89,10 +94,14 @@ def ui(
 ) -> None:
     """Open the Dagster UI with its daemon: runs, backfills, lineage, sensors and schedules."""
     from orchestration.headless import prepare
+    from resources import scratch
 
     settings = _settings()
     prepare(settings)
     settings.inbox.mkdir(parents=True, exist_ok=True)
+    folder, handle = scratch.claimed_folder()
+    os.set_inheritable(handle, True)  # the lock on it ends with the UI, not with this program
+    keep_temporary_files_in(folder)
     dagster = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
     Console().print(f"Dagster UI: http://{host}:{port}  (Ctrl-C ends it)")
     sys.stdout.flush()

@@ -23,7 +23,8 @@ from core.errors import InputError
 from orchestration.definitions import defs, resources_of
 from orchestration.ingest import Received, find_files, receive, register_partitions
 from orchestration.requests import chunks, range_tags
-from orchestration.settings import Settings, prepare_dagster_home
+from orchestration.settings import Settings, keep_temporary_files_in, prepare_dagster_home
+from resources import scratch
 from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.postgres import Postgres
@@ -69,6 +70,12 @@ def prepare(settings: Settings) -> Postgres:
 
 def run_paths(settings: Settings, options: Options, out: Console, err: Console) -> int:
     """Take in the paths, make what is missing, export the results; returns the exit code."""
+    with scratch.own_folder() as folder:
+        keep_temporary_files_in(folder)
+        return _run_paths(settings, options, out, err)
+
+
+def _run_paths(settings: Settings, options: Options, out: Console, err: Console) -> int:
     copy_search = _settings_of_run(settings, options)
     postgres = prepare(settings)
     images = ImageStore(url=settings.store_url)

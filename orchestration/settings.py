@@ -1,6 +1,7 @@
 """Settings: the only reader of the environment."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,12 @@ def prepare_dagster_home(settings: Settings, storage_url: str) -> None:
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     os.environ["QUIRE_DAGSTER_STORAGE_URL"] = storage_url
     os.environ["QUIRE_HOME"] = str(settings.home)
+
+
+def keep_temporary_files_in(folder: Path) -> None:
+    """Have this process and those it starts put their temporary files there."""
+    os.environ["TMPDIR"] = str(folder)
+    tempfile.tempdir = None  # have it looked up again
 
 
 def calm_allocator() -> None:

@@ -32,6 +32,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from resources import scratch
 from resources.postgres_programs import (
     Account,
     Binaries,
@@ -561,7 +562,7 @@ class EmbeddedPostgres:
         name = "quire-" + hashlib.sha256(os.fsencode(self.cluster_dir)).hexdigest()[:16]
         places = [
             *([] if (self.data_dir / "cluster").is_symlink() else [self.data_dir / "socket"]),
-            Path(tempfile.gettempdir()) / name,
+            scratch.lasting_place() / name,
             Path("/tmp") / name,
         ]
         room = LIMITS.socket_path_bytes - len("/.s.PGSQL.65535")

@@ -4,7 +4,6 @@ import contextlib
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -15,8 +14,13 @@ import numpy as np
 from upath import UPath
 
 from core.geometry import Image
+from resources import scratch
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
+
+
+_PARTIAL = ".partial"
+"""Folder below the store's own where files are written before they take their place."""
 
 
 class ImageStore(dg.ConfigurableResource):
@@ -64,14 +68,9 @@ class ImageStore(dg.ConfigurableResource):
                 target = stack.enter_context(self._path(key).open("wb"))
                 shutil.copyfileobj(buffer, target)
             return
-        local.parent.mkdir(parents=True, exist_ok=True)
-        partial = local.with_name(f".{local.name}.{uuid.uuid4().hex}.part")
-        try:
-            with partial.open("wb") as file:
-                yield file
-            partial.replace(local)
-        finally:
-            partial.unlink(missing_ok=True)
+        place = Path(UPath(self.url).path) / _PARTIAL
+        with scratch.partial_file(place, local) as file:
+            yield file
 
     @contextlib.contextmanager
     def local(self, key: str) -> Iterator[Path]:

@@ -1,0 +1,114 @@
+"""Temporary files and folders that a killed process does not leave behind for good.
+
+Their maker holds a lock on each for as long as it lives. Whoever makes the next one in the same
+place removes those whose lock is free. Neither process ids, which are used again, nor clocks, which
+are set, are asked.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_OURS = re.compile(r"\.quire-[0-9a-f]{8}")
+"""Names that nothing else in a shared folder has; short, for the sake of sockets further down."""
+
+_swept: set[Path] = set()
+"""Places that this process has cleared of what the dead left there."""
+
+
+@contextlib.contextmanager
+def partial_file(place: Path, target: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the target's place when the block ends without an error.
+
+    Args:
+        place: Folder to write it in, made when missing, on the target's file system.
+        target: Where the file goes; its folder is made when missing.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(place)
+    while True:
+        partial = place / _new_name()
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        if claim(handle, partial):
+            break
+        os.close(handle)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """A private folder for temporary files, removed at the end, or by the next one's maker."""
+    folder, handle = claimed_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def claimed_folder() -> tuple[Path, int]:
+    """The same without an end: it is kept for as long as the handle is open somewhere."""
+    place = lasting_place()
+    _sweep(place)
+    while True:
+        folder = place / _new_name()
+        folder.mkdir(mode=0o700)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        if claim(handle, folder):
+            return folder, handle
+        os.close(handle)
+
+
+def lasting_place() -> Path:
+    """The system's folder for temporary files, for what outlives this process."""
+    place = Path(tempfile.gettempdir())
+    return place.parent if _OURS.fullmatch(place.name) else place
+
+
+def remove_dead(place: Path, names: re.Pattern[str] = _OURS) -> None:
+    """Remove what killed processes left in a folder under names of this kind."""
+    for left in [path for path in place.iterdir() if names.fullmatch(path.name)]:
+        with contextlib.suppress(OSError):  # somebody else's, or just being removed
+            handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink()
+            finally:
+                os.close(handle)
+
+
+def claim(handle: int, path: Path) -> bool:
+    """Lock what was just made; False where it was taken for a dead process's and removed."""
+    with contextlib.suppress(OSError):  # a file system without locks is not swept, either
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
+
+
+def _new_name() -> str:
+    return f".quire-{secrets.token_hex(4)}"
+
+
+def _sweep(place: Path) -> None:
+    """Once per process and place: listing a folder costs little, but not nothing."""
+    if place not in _swept:
+        _swept.add(place)
+        remove_dead(place)
