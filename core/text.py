@@ -12,11 +12,9 @@ _ACTING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories that act on a line without showing: controls, direction marks, surrogates."""
 
 _UNSEEN = frozenset(
-    map(
-        chr,
-        [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x3164, 0xFFA0]
-        + [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)],
-    )
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
+    + "".join(map(chr, range(0xFE00, 0xFE10)))
+    + "".join(map(chr, range(0xE0100, 0xE01F0)))
 )
 """Letters and marks of other categories that show nothing (Unicode's default ignorables)."""
 

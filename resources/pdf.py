@@ -27,6 +27,7 @@ import numpy as np
 from core.errors import BudgetError, InputError
 from core.geometry import Box, Image
 from core.pages import PageContent, PlacedImage
+from core.text import legible
 
 WORKER = Path(__file__).with_name("pdf_worker.py")
 Header = dict[str, Any]
@@ -185,7 +186,7 @@ class PdfFile:
             image=image,
             dpi=float(reply["dpi"]),
             lowered=reply["dpi"] < dpi,
-            complaints=tuple(str(line) for line in reply["complaints"]),
+            complaints=tuple(legible(str(line)) for line in reply["complaints"]),
         )
 
     def close(self) -> None:
@@ -230,7 +231,7 @@ class PdfFile:
             )
         self.page_count = int(facts["pages"])
         self.is_repaired = bool(facts["repaired"])
-        self.title = str(facts["title"])
+        self.title = legible(str(facts["title"]))
 
     def _open(self) -> Header:
         """Start a child and have it open the file."""
@@ -272,7 +273,7 @@ class PdfFile:
         kind = reply.get("error")
         # The parser's messages begin with its own classes and codes, and hold the full path.
         message = re.sub(r"^\w+: (code=\d+: )?", "", str(reply.get("message", "")))
-        message = message.replace(str(self.path.resolve()), self.path.name).rstrip(".")
+        message = legible(message.replace(str(self.path.resolve()), self.path.name)).rstrip(".")
         if kind == "memory":
             self._over_budget(where)
         if kind == "input":
@@ -352,6 +353,7 @@ class PdfFile:
         assert child.stderr is not None
         os.set_blocking(child.stderr.fileno(), False)
         said = (self._stderr + (child.stderr.read() or b"")).decode(errors="replace")
+        said = legible(said)
         last = said.strip().splitlines()[-1][:200] if said.strip() else ""
         if code == -signal.SIGKILL or "MemoryError" in said or "std::bad_alloc" in said:
             return WorkerError("needed more memory than there is", by_memory=True)

@@ -245,6 +245,16 @@ def test_an_image_that_cannot_be_decoded_is_complained_about(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_the_parser_quotes_from_the_file_can_be_stored(tmp_path: Path) -> None:
+    """MuPDF's complaints quote names out of the file, whatever bytes those are."""
+    path = make_pdf(tmp_path / "names.pdf", [RED_SQUARE + b" /#ff#fe#ed#a0#80x Do"])
+    with PdfFile(path) as pdf:
+        complaints = pdf.render(1, 20).complaints
+    assert any("XObject" in complaint and "\ufffd" in complaint for complaint in complaints)
+    for complaint in complaints:
+        complaint.encode("utf-8")
+
+
 def test_the_worker_sees_no_environment_and_may_write_no_file(tmp_path: Path) -> None:
     with PdfFile(make_pdf(tmp_path / "a.pdf")) as pdf:
         process = psutil.Process(pdf.pid)
