@@ -13,7 +13,7 @@ from assets.documents import documents
 from assets.partitions import page_batches, per_batches
 from assets.work import Recompute, complete_check, each, work_through
 from core.pages import PageContent
-from core.work import Job, Outcome
+from core.work import Job, Outcome, Status
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
 from resources.pdf import PdfFile
@@ -88,19 +88,22 @@ def pages(
     spec = copy_search.spec
     source = OpenDocument(images, memory_mb=memory.granted_mb(context))
 
-    def read(item: PendingPage) -> tuple[PageContent, str]:
+    def read(item: PendingPage) -> tuple[PageContent, str, str]:
         pdf = source.get(item.file_key)
         content = pdf.content(item.page)
-        thumbnail = pdf.render(item.page, spec.pages.thumbnail_dpi).image
+        rendered = pdf.render(item.page, spec.pages.thumbnail_dpi)
         key = f"pages/{item.document_id[:2]}/{item.document_id}/{item.page:05d}.jpg"
-        _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(thumbnail[:, :, ::-1]))
+        _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(rendered.image[:, :, ::-1]))
         images.write_bytes(key, jpeg.tobytes())
-        return content, key
+        complaints = dict.fromkeys((*content.complaints, *rendered.complaints))
+        loss = "; ".join(f"page {item.page}: {complaint}" for complaint in complaints)
+        return content, key, loss
 
-    def keep(db: Db, job: Job, item: PendingPage, result: tuple[PageContent, str]) -> Outcome:
-        content, key = result
+    def keep(db: Db, job: Job, item: PendingPage, result: tuple[PageContent, str, str]) -> Outcome:
+        content, key, loss = result
         store.pages.add(db, job, item, content, key)
-        return Outcome(item.unit, item.batch_key, made=1)
+        status = Status.DEGRADED if loss else Status.OK
+        return Outcome(item.unit, item.batch_key, status, made=1, reason=loss)
 
     try:
         return work_through(

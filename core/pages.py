@@ -34,6 +34,7 @@ class PageContent:
         images: Image objects in drawing order.
         word_boxes_pt: One box per word of the text layer.
         drawing_boxes_pt: One box per vector path (lines, curves, fills).
+        complaints: What could not be read of it, in words; empty for a sound page. Not stored.
     """
 
     width_pt: float
@@ -41,3 +42,4 @@ class PageContent:
     images: tuple[PlacedImage, ...] = ()
     word_boxes_pt: tuple[Box, ...] = ()
     drawing_boxes_pt: tuple[Box, ...] = ()
+    complaints: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
+from core.complaints import in_words
 from core.errors import BudgetError, InputError
 from core.geometry import Box, Image
 from core.pages import PageContent, PlacedImage
@@ -31,6 +32,9 @@ from core.text import legible
 
 WORKER = Path(__file__).with_name("pdf_worker.py")
 Header = dict[str, Any]
+
+_MOST_HEADER_BYTES = 64 << 20
+"""Ten times what a page with as many boxes as are listed takes; no more is believed."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ class PdfLimits:
     min_dpi: float = 20.0
     """A page that needs less than this to fit is refused. The 200 inches that PDF 1.x allows to a
     side still render, at 17 dpi were both sides that long; a label is 2 px high there."""
+    max_memory_mb: int = 4_096
+    """What a page may ask for at once, whatever the budget: 30,000 x 30,000 pixels of RGB take
+    2,600. A page that asks for more states a size that its data cannot have."""
+    max_lost_s: float = 600.0
+    """Ten pages that never end, at a minute each. A file that has cost so much is not worth the
+    hours that its other 4,990 pages may take; they are refused with that reason."""
     max_page_items: int = 20_000
     """Words, paths and images listed per page; a dense page has 1,500, a scatter plot a million."""
 
@@ -60,8 +70,8 @@ class Rendered:
         image: RGB pixels.
         dpi: The resolution it has, which is what its pixels are to be converted with.
         lowered: Whether the page was too large for the resolution asked for.
-        complaints: What the parser said about the page, such as an image that it could not decode
-            and left out; empty for a sound page.
+        complaints: What could not be read of the page, such as an image that was left out, in
+            words; empty for a sound page.
     """
 
     image: Image
@@ -95,6 +105,7 @@ class PdfFile:
     Attributes:
         page_count: Pages, numbered from 1.
         is_repaired: The file was damaged, and pages of it may be missing or blank.
+        complaints: What else is wrong with the file as a whole, in words; empty for a sound one.
         title: The title in its metadata, often empty.
 
     Raises:
@@ -105,6 +116,7 @@ class PdfFile:
 
     page_count: int
     is_repaired: bool
+    complaints: tuple[str, ...]
     title: str
 
     def __init__(
@@ -121,6 +133,7 @@ class PdfFile:
         self.limits = limits or PdfLimits()
         self._child: subprocess.Popen[bytes] | None = None
         self._stderr = b""
+        self._lost_s = 0.0
         _require_pdf(self.path, self.limits)
         try:
             facts = self._open()
@@ -146,23 +159,14 @@ class PdfFile:
         if not (math.isfinite(width_pt) and math.isfinite(height_pt)):
             raise InputError(f"page {page} has no finite size.")
         shown: Box = (0.0, 0.0, width_pt, height_pt)
-        placed = (
-            PlacedImage(
-                xref=int(item["xref"]),
-                box_pt=box,
-                transform=_six(item["transform"]),
-                width_px=int(item["size"][0]),
-                height_px=int(item["size"][1]),
-            )
-            for item in reply["images"]
-            if (box := _clipped(item["box"], shown)) is not None
-        )
+        placed = (_placed(item, shown) for item in reply["images"])
         return PageContent(
             width_pt=width_pt,
             height_pt=height_pt,
-            images=tuple(placed),
+            images=tuple(image for image in placed if image is not None),
             word_boxes_pt=_boxes(reply["words"], shown),
             drawing_boxes_pt=_boxes(reply["paths"], shown),
+            complaints=self._complaints(reply),
         )
 
     def render(self, page: int, dpi: float, clip_pt: Box | None = None) -> Rendered:
@@ -186,7 +190,7 @@ class PdfFile:
             image=image,
             dpi=float(reply["dpi"]),
             lowered=reply["dpi"] < dpi,
-            complaints=tuple(legible(str(line)) for line in reply["complaints"]),
+            complaints=self._complaints(reply),
         )
 
     def close(self) -> None:
@@ -231,6 +235,12 @@ class PdfFile:
             )
         self.page_count = int(facts["pages"])
         self.is_repaired = bool(facts["repaired"])
+        self.complaints = in_words(legible(str(line)) for line in facts["complaints"])
+        if facts["listed"] > self.page_count:
+            self.complaints += (
+                f"the file says that it has {self.page_count:,} pages and lists "
+                f"{facts['listed']:,}; those beyond its own count are not looked at",
+            )
         self.title = legible(str(facts["title"]))
 
     def _open(self) -> Header:
@@ -247,7 +257,13 @@ class PdfFile:
         )
         where = f"{self.path.name}"
         try:
-            reply, _ = self._exchange({"op": "open", "path": str(self.path.resolve())})
+            reply, _ = self._exchange(
+                {
+                    "op": "open",
+                    "path": str(self.path.resolve()),
+                    "max_pages": self.limits.max_pages,
+                }
+            )
         except WorkerError as death:
             self._fail(where, death)
         self._check(where, reply, "cannot be opened as a PDF")
@@ -259,14 +275,28 @@ class PdfFile:
         """Put one request about a page to the child, starting another child where it died."""
         if not 1 <= page <= self.page_count:
             raise ValueError(f"page {page} of a document with {self.page_count} pages")
-        if self._child is None:
-            self._open()
+        if self._lost_s >= self.limits.max_lost_s:
+            raise InputError(
+                f"page {page} was not tried: other pages of the file took {self._lost_s:.0f} s and "
+                "came to nothing; print it to a new PDF and add that."
+            )
+        started = time.monotonic()
         try:
+            if self._child is None:
+                self._open()
             reply, payload = self._exchange({"op": operation, "page": page, **details})
         except WorkerError as death:
+            self._lost_s += time.monotonic() - started
             self._fail(f"page {page}", death)
         self._check(f"page {page}", reply, "cannot be read")
         return reply, payload
+
+    def _complaints(self, reply: Header) -> tuple[str, ...]:
+        """What is wrong with the page of a reply, in words."""
+        found = in_words(legible(str(line)) for line in reply["complaints"])
+        if reply["repaired"] and not self.is_repaired:
+            found += ("the file proved to be damaged here and was repaired; parts may be missing",)
+        return found
 
     def _check(self, where: str, reply: Header, complaint: str) -> None:
         """Raise what an error reply stands for."""
@@ -275,7 +305,7 @@ class PdfFile:
         message = re.sub(r"^\w+: (code=\d+: )?", "", str(reply.get("message", "")))
         message = legible(message.replace(str(self.path.resolve()), self.path.name)).rstrip(".")
         if kind == "memory":
-            self._over_budget(where)
+            self._over_budget(where, asked_mb=_asked_mb(message))
         if kind == "input":
             raise InputError(
                 f"{message}." if message.startswith("page ") else f"{where} {complaint}: {message}."
@@ -288,11 +318,18 @@ class PdfFile:
             self._over_budget(where)
         raise InputError(f"{where} {death}.") from death
 
-    def _over_budget(self, where: str) -> NoReturn:
+    def _over_budget(self, where: str, asked_mb: float = 0.0) -> NoReturn:
+        """Raise what a lack of memory means, where ``asked_mb`` were asked for at once."""
+        if asked_mb > self.limits.max_memory_mb:
+            raise InputError(
+                f"{where} asks for {asked_mb:,.0f} MB of memory at once, more than any page may; "
+                "it is damaged or made to do harm."
+            )
+        needed_mb = max(2.0 * self.memory_mb, self.memory_mb + 2.0 * asked_mb)
         raise BudgetError(
             f"{where} needs more than the {self.memory_mb} MB that reading a PDF was given.",
             budget_mb=self.memory_mb,
-            needed_mb=2.0 * self.memory_mb,
+            needed_mb=needed_mb,
         )
 
     def _exchange(self, request: Header) -> tuple[Header, bytearray]:
@@ -311,8 +348,16 @@ class PdfFile:
             ready.register(child.stdout, selectors.EVENT_READ)
             ready.register(child.stderr, selectors.EVENT_READ)
             (size,) = struct.unpack(">I", self._read(child, ready, 4, deadline))
-            header: Header = json.loads(self._read(child, ready, size, deadline))
-            return header, self._read(child, ready, int(header["payload"]), deadline)
+            if size > _MOST_HEADER_BYTES:
+                raise _nonsense()
+            try:
+                header: Header = json.loads(self._read(child, ready, size, deadline))
+                payload = int(header["payload"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise _nonsense() from error
+            if not 0 <= payload <= 4 * self.limits.max_page_pixels + _MOST_HEADER_BYTES:
+                raise _nonsense()
+            return header, self._read(child, ready, payload, deadline)
 
     def _read(
         self,
@@ -365,6 +410,17 @@ class PdfFile:
         )
 
 
+def _nonsense() -> WorkerError:
+    """The child's answer is none: the file has got the better of the parser."""
+    return WorkerError("broke the PDF parser; print it to a new PDF and add that", by_memory=False)
+
+
+def _asked_mb(message: str) -> float:
+    """How much memory the allocation that failed was for; 0 where the message does not say."""
+    sizes = re.search(r"\((\d+)(?: x (\d+))? bytes\)", message)
+    return int(sizes[1]) * int(sizes[2] or 1) / 2**20 if sizes else 0.0
+
+
 def _require_pdf(path: Path, limits: PdfLimits) -> None:
     """Refuse what is no PDF, or too large a file, before a parser sees it."""
     name = path.name
@@ -393,6 +449,15 @@ def _require_pdf(path: Path, limits: PdfLimits) -> None:
             f"{name} is a ZIP archive or an office document, not a PDF; unpack it or export it."
         )
     raise InputError(f"{name} is not a PDF; export or print it as one.")
+
+
+def _placed(item: Header, shown: Box) -> PlacedImage | None:
+    """An image of the child's reply; None where it lies off the page or nowhere at all."""
+    box, transform = _clipped(item["box"], shown), _six(item["transform"])
+    if box is None or not all(math.isfinite(value) for value in transform):
+        return None
+    width_px, height_px = (int(side) for side in item["size"])
+    return PlacedImage(int(item["xref"]), box, transform, width_px, height_px)
 
 
 def _clipped(box: list[float], shown: Box) -> Box | None:

@@ -4,24 +4,47 @@ Started by :mod:`resources.pdf` as a script of its own, with an empty environmen
 module that imports PyMuPDF. It imports nothing of Quire, so it is up in a tenth of a second.
 
 Both directions speak the same frame: four bytes of header length (big-endian), a JSON header, then
-``header["payload"]`` raw bytes. A request names an ``op`` (open, content, render); a reply carries
-``ok``, or ``error`` (one of input, memory) with a ``message``.
+``header["payload"]`` raw bytes. A request names an ``op`` (open, content, render). Every reply
+carries ``complaints``, what MuPDF said while it worked, and ``repaired``, whether it had to mend
+the file; a refusal has ``error`` (one of input, memory) with a ``message`` instead of an answer.
 """
 
 import contextlib
+import ctypes
 import json
 import math
+import os
 import re
 import resource
+import signal
 import struct
 import sys
 from typing import Any, BinaryIO
 
 import pymupdf
+import pymupdf.mupdf as mupdf
 
 MEGABYTE = 1 << 20
 CPU_GRACE_S = 5
 """CPU seconds beyond a request's timeout after which the kernel ends a worker nobody waits for."""
+
+COMPLAINTS = 20
+"""Different messages kept of one request; a broken page repeats a few of them without end."""
+
+JPEG_HEADER_BYTES = 1 << 25
+"""A JPEG's size is told in its first kilobytes, but reading them takes the whole stream into
+memory: larger ones are not checked."""
+
+MOST_IMAGES_CHECKED = 200
+
+REFERENCE = re.compile(r"(\d+) \d+ R")
+
+ALLOCATION_FAILED = re.compile(
+    r"\b(?:malloc|calloc|realloc)(?: array)? \([^)]*bytes\) failed|memory allocation failed"
+    r"|std::bad_alloc|out of memory"
+)
+
+PR_SET_PDEATHSIG = 1
 
 DRAW = re.compile(rb"/([^\s/\[\]()<>{}%]+)\s+Do\b")
 """The command that draws a named image or form."""
@@ -29,10 +52,45 @@ DRAW = re.compile(rb"/([^\s/\[\]()<>{}%]+)\s+Do\b")
 Header = dict[str, Any]
 
 
+class Complaints:
+    """What MuPDF says while it answers one request.
+
+    MuPDF counts a message that it repeats instead of saying it again, and goes on counting from one
+    request to the next; flushing at both ends keeps what is said about one page with that page.
+    """
+
+    def __init__(self) -> None:
+        self.said: dict[str, None] = {}
+        self.short_of_memory = False
+
+    def hear(self, text: str) -> None:
+        """Called by MuPDF for every error and warning."""
+        if ALLOCATION_FAILED.search(text):
+            self.short_of_memory = True
+        if len(self.said) < COMPLAINTS:
+            self.said.setdefault(text[:200])
+
+    def add(self, text: str) -> None:
+        """What the worker found wrong by itself."""
+        self.said.setdefault(text)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        mupdf.fz_flush_warnings()
+        self.said.clear()
+        self.short_of_memory = False
+
+    def list(self) -> list[str]:
+        """Everything heard since."""
+        mupdf.fz_flush_warnings()
+        return list(self.said)
+
+
 class Worker:
     """Answers requests about one file."""
 
     def __init__(self) -> None:
+        self.complaints = Complaints()
         self.doc: Any = None
         self.pixels: Any = None
         """The last rendering: it owns the memory that a reply's payload points into."""
@@ -42,25 +100,31 @@ class Worker:
         self.doc = pymupdf.open(request["path"], filetype="pdf")
         doc = self.doc
         locked = bool(doc.needs_pass)
+        pages = 0 if locked else int(doc.page_count)
+        listed = 0
+        if 0 < pages <= request["max_pages"]:
+            listed = listed_pages(doc, request["max_pages"])
         return {
             "is_pdf": bool(doc.is_pdf),
             "locked": locked,
-            "pages": 0 if locked else int(doc.page_count),
-            "repaired": bool(doc.is_repaired),
+            "pages": pages,
+            "listed": listed,
             "title": "" if locked else str((doc.metadata or {}).get("title") or ""),
         }, None
 
     def content(self, request: Header) -> tuple[Header, memoryview | None]:
         """The page's size, image objects, words and vector paths, in points as the page is shown.
 
-        One pass over the page without decoding a pixel. At most ``max_items`` words and paths each
-        are listed: a scatter plot can hold a million.
+        One pass over the page without decoding a pixel. At most ``max_items`` images, words and
+        paths each are listed. More images are complained about; words and paths only mask
+        lettering, and a scatter plot can hold a million.
         """
         page = self.doc[request["page"] - 1]
         limit = int(request["max_items"])
         shown = page.rect
         # Read before anything else: listing the paths rebuilds the page without its rotation.
         turn: Any = pymupdf.Matrix(page.rotation_matrix)
+        drawn = drawn_images(page)
         images = [
             {
                 "xref": int(info["xref"]),
@@ -68,8 +132,13 @@ class Worker:
                 "transform": [float(value) for value in pymupdf.Matrix(info["transform"]) * turn],
                 "size": [int(info["width"]), int(info["height"])],
             }
-            for info in drawn_images(page)[:limit]
+            for info in drawn[:limit]
         ]
+        if len(drawn) > limit:
+            self.complaints.add(f"more than {limit} images; the rest was not looked at one by one")
+        for xref in sorted({image["xref"] for image in images})[:MOST_IMAGES_CHECKED]:
+            if lie := lying_size(self.doc, xref):
+                self.complaints.add(lie)
         words = [
             rounded(pymupdf.Rect(word[:4]) * turn)
             for word in page.get_text("words", sort=False)[:limit]
@@ -103,18 +172,9 @@ class Worker:
                 f"{request['max_pixels'] / 1e6:.0f} megapixels that a page may have"
             ), None
         scale = pymupdf.Matrix(dpi / 72.0, dpi / 72.0)
-        pymupdf.TOOLS.reset_mupdf_warnings()
         pixels = page.get_pixmap(matrix=scale, clip=area, alpha=False, colorspace=pymupdf.csRGB)
         self.pixels = pixels
-        complaints = [line[:200] for line in pymupdf.TOOLS.mupdf_warnings().splitlines() if line]
-        if any("alloc" in line for line in complaints):
-            raise MemoryError("an image of the page was left out")
-        header = {
-            "dpi": dpi,
-            "shape": [pixels.height, pixels.width],
-            "stride": pixels.stride,
-            "complaints": complaints[:10],
-        }
+        header = {"dpi": dpi, "shape": [pixels.height, pixels.width], "stride": pixels.stride}
         return header, pixels.samples_mv
 
 
@@ -136,6 +196,71 @@ def drawn_images(page: Any) -> list[Header]:
     return [{**info, "xref": image[0]} for info, image in zip(drawn, listed, strict=True)]
 
 
+def listed_pages(doc: Any, most: int) -> int:
+    """Pages that the page tree lists, whatever it says their number is; counted up to ``most``.
+
+    MuPDF believes the tree's own counts, so pages beyond a count that is too small are never seen.
+    """
+    waiting, seen, pages = [doc.xref_get_key(doc.pdf_catalog(), "Pages")], set[int](), 0
+    while waiting and pages < most:
+        kind, node = waiting.pop()
+        for number in REFERENCE.findall(node) if kind in ("xref", "array") else ():
+            xref = int(number)
+            if not 0 < xref < doc.xref_length():
+                continue
+            kids = doc.xref_get_key(xref, "Kids")
+            if kids[0] == "null":
+                pages += 1
+            elif xref not in seen:
+                seen.add(xref)
+                if kids[0] == "xref":
+                    number = REFERENCE.findall(kids[1])[0]
+                    kids = ("array", doc.xref_object(int(number), compressed=True))
+                waiting.append(kids)
+    return min(pages, most)
+
+
+def lying_size(doc: Any, xref: int) -> str:
+    """What is wrong with the size that an image object states; empty where nothing is.
+
+    Such an image decodes without a complaint, into stripes.
+    """
+    if not 0 < xref < doc.xref_length():
+        return ""
+
+    def value(key: str) -> str:
+        return doc.xref_get_key(xref, key)[1]
+
+    width, height, name = value("Width"), value("Height"), value("Filter").strip("[] ")
+    if name == "/DCTDecode":
+        length = value("Length")
+        if not length.isdigit() or int(length) > JPEG_HEADER_BYTES:
+            return ""
+        found = jpeg_size(doc.xref_stream_raw(xref) or b"")
+        if found is not None and [str(side) for side in found] != [width, height]:
+            return f"image data of {found[0]} x {found[1]} pixels in an image of {width} x {height}"
+    columns = value("DecodeParms/Columns")
+    parameters = name == "/CCITTFaxDecode" or value("DecodeParms/Predictor") not in ("null", "1")
+    if parameters and columns.isdigit() and width.isdigit() and columns != width:
+        return f"image data of {columns} columns in an image of {width} x {height}"
+    return ""
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height from a JPEG's frame header; None where there is none."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return (width, height) if height else None  # 0: told later, by a DNL marker
+        if marker == 0xFF:
+            at += 1
+            continue
+        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+    return None
+
+
 def rounded(box: Any) -> list[float]:
     """A box as four numbers to a thousandth of a point."""
     return [round(float(value), 3) for value in box]
@@ -151,6 +276,12 @@ def limit_data(megabytes: int) -> None:
     with contextlib.suppress(ValueError, OSError):
         size = megabytes * MEGABYTE
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process with its caller, even in the middle of a page (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def limit_harm(timeout_s: float) -> None:
@@ -169,15 +300,24 @@ def limit_harm(timeout_s: float) -> None:
 
 def answer(worker: Worker, request: Header) -> tuple[Header, memoryview | None]:
     """Answer one request; whatever the file provokes becomes a reply."""
+    complaints = worker.complaints
+    complaints.forget()
     try:
         operation = {"open": worker.open, "content": worker.content, "render": worker.render}
-        return operation[request["op"]](request)
+        header, payload = operation[request["op"]](request)
     except MemoryError as error:
-        return {"error": "memory", "message": str(error)}, None
+        header, payload = {"error": "memory", "message": str(error)}, None
     except Exception as error:  # noqa: BLE001 - MuPDF raises classes that share no base of their own
         text = f"{type(error).__name__}: {error}"
-        short_of_memory = "alloc" in text or "memory" in text.lower()
-        return {"error": "memory" if short_of_memory else "input", "message": text[:500]}, None
+        complaints.hear(text)
+        header, payload = {"error": "input", "message": text[:500]}, None
+    said = complaints.list()
+    if complaints.short_of_memory:
+        # MuPDF leaves out what it finds no memory for, and goes on.
+        heard = next((text for text in said if ALLOCATION_FAILED.search(text)), "")
+        header, payload = {"error": "memory", "message": heard[:500]}, None
+    repaired = bool(worker.doc is not None and worker.doc.is_repaired)
+    return {**header, "complaints": said, "repaired": repaired}, payload
 
 
 def send(stream: BinaryIO, header: Header, payload: memoryview | None) -> None:
@@ -200,12 +340,13 @@ def receive(stream: BinaryIO) -> Header | None:
 
 def main() -> None:
     """Answer requests from standard input until it is closed."""
+    end_with_parent()
     limit_data(int(sys.argv[1]))
-    pymupdf.TOOLS.mupdf_display_errors(False)
-    pymupdf.TOOLS.mupdf_display_warnings(False)
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a stray print, of Python or of a C library, must not break the frames
     worker = Worker()
-    requests, replies = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # a stray print must not break the frames
+    mupdf.fz_set_warning_callback(worker.complaints.hear)
+    mupdf.fz_set_error_callback(worker.complaints.hear)
     while (request := receive(requests)) is not None:
         limit_harm(float(request["timeout_s"]))
         header, payload = answer(worker, request)
