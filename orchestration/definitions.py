@@ -13,6 +13,9 @@ from resources.memory import MemoryContract
 from resources.postgres import Postgres
 from resources.settings import CopySearch
 
+OPS_AT_A_TIME = 2
+"""More would wait for each other: pages, panels and features follow one another in a batch."""
+
 
 def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableResource]:
     """The resources that the settings describe; nothing is opened by making them."""
@@ -28,6 +31,20 @@ def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableRes
     }
 
 
+def executor_of(settings: environment.Settings) -> dg.ExecutorDefinition:
+    """What runs the ops of a run: processes beside it, or a pod each with the op's own limit."""
+    if settings.executor == "pods":
+        from dagster_k8s import k8s_job_executor
+
+        return k8s_job_executor.configured({"max_concurrent": OPS_AT_A_TIME})
+    return dg.multiprocess_executor.configured(
+        {
+            "max_concurrent": OPS_AT_A_TIME,
+            "start_method": {"forkserver": {"preload_modules": ["orchestration.preload"]}},
+        }
+    )
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
     """The code location. Loading it needs no database, no model and no network."""
@@ -39,10 +56,5 @@ def defs() -> dg.Definitions:
         sensors=[inbox],
         schedules=[nightly],
         resources=resources_of(settings),
-        executor=dg.multiprocess_executor.configured(
-            {
-                "max_concurrent": 2,
-                "start_method": {"forkserver": {"preload_modules": ["orchestration.preload"]}},
-            }
-        ),
+        executor=executor_of(settings),
     )

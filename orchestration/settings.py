@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,9 @@ retention:
       success: -1
 """
 
+EXECUTORS = ("processes", "pods")
+"""Where ops work; the first unless told otherwise."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -48,6 +51,8 @@ class Settings:
         preset: ``QUIRE_PRESET``: fast, balanced or thorough.
         memory_mb: ``QUIRE_MEMORY_MB``: upper bound for the budget of each op; 0: as declared.
         threads: ``QUIRE_THREADS``: items an op works on at a time; by default the cores, up to 4.
+        executor: ``QUIRE_EXECUTOR``: where the ops of a run work: ``processes`` of the run's
+            machine, or ``pods`` of a Kubernetes cluster, one per op.
     """
 
     home: Path
@@ -58,6 +63,7 @@ class Settings:
     preset: str = "balanced"
     memory_mb: int = 0
     threads: int = 2
+    executor: str = "processes"
 
     @property
     def data_dir(self) -> Path:
@@ -88,6 +94,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         preset=known.get("QUIRE_PRESET") or "balanced",
         memory_mb=_whole("QUIRE_MEMORY_MB", known, 0),
         threads=_whole("QUIRE_THREADS", known, min(4, _cores())),
+        executor=_one_of("QUIRE_EXECUTOR", known, EXECUTORS),
     )
 
 
@@ -133,3 +140,10 @@ def _whole(name: str, known: Mapping[str, str], default: int) -> int:
     if not text.isdecimal():
         raise ValueError(f"{name} is a whole number, not {text!r}")
     return int(text)
+
+
+def _one_of(name: str, known: Mapping[str, str], choices: Sequence[str]) -> str:
+    chosen = known.get(name) or choices[0]
+    if chosen not in choices:
+        raise ValueError(f"{name} is one of {', '.join(choices)}, not {chosen!r}")
+    return chosen

@@ -20,7 +20,7 @@ cd "$(dirname "$0")/.."
 ROOT=$PWD
 LOCK=$ROOT/requirements.lock
 VENV=$ROOT/.venv
-GROUPS_WANTED="run encoders s3 dev"
+GROUPS_WANTED="run encoders s3 k8s dev"
 PROJECT=1
 BROWSER=0
 TORCH=${QUIRE_TORCH:-cpu}
