@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
+from urllib.parse import unquote
 
 import cv2
 import dagster as dg
@@ -35,7 +36,10 @@ class ImageStore(dg.ConfigurableResource):
     def _path(self, key: str) -> UPath:
         if not _KEY.fullmatch(key) or ".." in key:
             raise ValueError(f"not a key of the image store: {key!r}")
-        return UPath(self.url) / key
+        root = UPath(self.url)
+        if self.url.startswith("file:"):
+            root = UPath(unquote(root.path))  # UPath leaves %20 and the like as they are
+        return root / key
 
     def _local(self, key: str) -> Path | None:
         path = self._path(key)
