@@ -18,6 +18,12 @@ _UNSEEN = frozenset(
 )
 """Letters and marks of other categories that show nothing (Unicode's default ignorables)."""
 
+NO_CREDENTIALS = (
+    "leave user and password out of the address, which is logged and shown: give them in the "
+    "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; FSSPEC_... for other stores)"
+)
+"""What the user of an address with credentials is told."""
+
 _USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
 _QUERY = re.compile(r"(?P<address>[A-Za-z][A-Za-z0-9+.-]*://[^\s?#]*)[?#]\S*")
 
@@ -60,6 +66,11 @@ def well_formed(text: str) -> str:
 def legible(text: str) -> str:
     """Text that a database can hold: no NUL, and bytes of a name that are no UTF-8 replaced."""
     return well_formed(text).replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def holds_credentials(url: str) -> bool:
+    """Whether the URL names a user or a password: whoever logs it gives them away."""
+    return _USER_INFO.search(url) is not None
 
 
 def without_secrets(text: str) -> str:

@@ -16,6 +16,7 @@ from orchestration.settings import (
     from_environment,
     keep_temporary_files_in,
 )
+from orchestration.terminal import quiet_tracebacks, say
 
 app = typer.Typer(
     help="Find figure panels that were reused inside and across scientific papers.",
@@ -129,6 +130,7 @@ def _settings() -> Settings:
 
 def main() -> None:
     """Entry point: errors that a user can mend end in one line."""
+    quiet_tracebacks()
     calm_allocator()
     from orchestration.cli_db import DbSettings, make_app
     from resources.embedded_postgres import DatabaseUnavailableError
@@ -156,7 +158,7 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, highlight=False).print(f"quire: {message}", markup=False)
+    say(Console(stderr=True), f"quire: {message}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from core.text import visible
 from resources.embedded_postgres import DatabaseUnavailableError, EmbeddedPostgres
 from resources.postgres import Postgres
 
@@ -60,7 +61,9 @@ def make_app(load_settings: Callable[[], DbSettings]) -> typer.Typer:
         with _one_line_errors():
             server = load_settings().embedded()
             server.start()
-            typer.echo(f"running  process {server.status().pid}, log {server.log_file}")
+            typer.echo(
+                f"running  process {server.status().pid}, log {visible(str(server.log_file))}"
+            )
 
     @app.command()
     def stop() -> None:
@@ -101,9 +104,9 @@ def _show_embedded(settings: DbSettings) -> bool:
     typer.echo(f"{'running' if status.running else 'stopped'}  embedded Postgres {status.version}")
     if status.pid is not None:
         typer.echo(f"process  {status.pid}")
-    where = f"{status.data_dir}"
+    where = visible(str(status.data_dir))
     if status.data_dir not in status.cluster_dir.parents:
-        where += f" (files in {status.cluster_dir})"
+        where += f" (files in {visible(str(status.cluster_dir))})"
     typer.echo(f"data     {where}, {status.size_bytes / 1e6:.0f} MB")
     if status.running:
         typer.echo(f'connect  psql "{status.url}"')
@@ -115,10 +118,10 @@ def _show_own(settings: DbSettings) -> bool:
     try:
         version = postgres.server_version()
     except DatabaseUnavailableError as error:
-        typer.echo(f"out of reach: {error}")
+        typer.echo(f"out of reach: {visible(str(error))}")
         return False
-    typer.echo(f"running  Postgres {version}")
-    typer.echo(f"connect  {postgres.described()}")
+    typer.echo(f"running  Postgres {visible(version)}")
+    typer.echo(f"connect  {visible(postgres.described())}")
     return True
 
 
@@ -128,5 +131,5 @@ def _one_line_errors() -> Generator[None]:
     try:
         yield
     except DatabaseUnavailableError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {visible(str(error))}", err=True)
         raise typer.Exit(1) from None

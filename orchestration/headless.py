@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from orchestration.definitions import defs, resources_of
 from orchestration.ingest import Received, find_files, receive, register_partitions
 from orchestration.requests import chunks, range_tags
 from orchestration.settings import Settings, keep_temporary_files_in, prepare_dagster_home
+from orchestration.terminal import say, shown
 from resources import scratch
 from resources.encoder import Encoder
 from resources.images import ImageStore
@@ -70,12 +71,7 @@ def prepare(settings: Settings) -> Postgres:
 
 def run_paths(settings: Settings, options: Options, out: Console, err: Console) -> int:
     """Take in the paths, make what is missing, export the results; returns the exit code."""
-    with scratch.own_folder() as folder:
-        keep_temporary_files_in(folder)
-        return _run_paths(settings, options, out, err)
-
-
-def _run_paths(settings: Settings, options: Options, out: Console, err: Console) -> int:
+    keep_temporary_files_in(scratch.own_folder())
     copy_search = _settings_of_run(settings, options)
     postgres = prepare(settings)
     images = ImageStore(url=settings.store_url)
@@ -257,34 +253,32 @@ def _tell(
     out: Console,
     err: Console,
 ) -> int:
-    say: Callable[[str], None] = lambda text: out.print(text, markup=False, highlight=False)  # noqa: E731
     if exported.pairs:
         table = Table(title=None, show_edge=False)
         for name in ("tier", "probability", "relation", "where"):
             table.add_column(name, justify="right" if name == "probability" else "left")
         for pair in exported.pairs:
-            table.add_row(pair.tier, f"{pair.probability:.3f}", pair.relation, pair.where)
+            table.add_row(pair.tier, f"{pair.probability:.3f}", pair.relation, shown(pair.where))
         out.print(table)
-        say("")
-    say(exported.looked_at)
+        say(out, "")
+    say(out, exported.looked_at)
     for path in exported.files:
-        say(f"  {path}")
+        say(out, f"  {path}")
     if not new_work and not failed:
-        say("Everything was already there: nothing was computed again.")
-    say("Open the UI with: quire ui  (or: make ui)")
+        say(out, "Everything was already there: nothing was computed again.")
+    say(out, "Open the UI with: quire ui  (or: make ui)")
     troubles = [r.reason for r in received if r.document is None] + list(exported.troubles)
     for trouble in troubles[:20]:
-        err.print(f"quire: {trouble}", markup=False, highlight=False)
+        say(err, f"quire: {trouble}")
     if failed:
-        err.print(f"quire: the run failed: {failed}", markup=False, highlight=False)
+        say(err, f"quire: the run failed: {failed}")
         return FAILED
     if troubles or exported.status != "ok":
         count = len(troubles)
-        err.print(
+        say(
+            err,
             f"quire: finished, but not everything could be looked at ({count} reasons, above and "
             "in the report)",
-            markup=False,
-            highlight=False,
         )
         return INCOMPLETE
     return 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ import store.page_batches
 from assets.partitions import page_batches
 from core.batches import BatchSpec, divide
 from core.errors import BudgetError, InputError
-from core.text import legible
+from core.text import NO_CREDENTIALS, holds_credentials, legible, without_secrets
 from core.work import Status
 from resources.images import ImageStore
 from resources.pdf import PdfFile, PdfLimits
@@ -50,9 +51,11 @@ def find_files(paths: Iterable[str]) -> Iterator[UPath]:
     """The files that paths mean: files themselves, the PDFs below folders, URLs of a store.
 
     Raises:
-        InputError: A path leads nowhere.
+        InputError: A path leads nowhere, or is a URL that holds credentials.
     """
     for text in paths:
+        if holds_credentials(text):
+            raise InputError(f"{without_secrets(text)}: {NO_CREDENTIALS}")
         path = UPath(text)
         if path.is_dir():
             found = sorted(
@@ -63,7 +66,7 @@ def find_files(paths: Iterable[str]) -> Iterator[UPath]:
         elif path.exists():
             yield path
         else:
-            raise InputError(f"{text}: there is no such file or folder")
+            raise InputError(f"{without_secrets(text)}: there is no such file or folder")
 
 
 def receive(
@@ -79,7 +82,7 @@ def receive(
     ends in a report. The same content under another name is the same document.
     """
     limits = limits or PdfLimits()
-    name = legible(path.name)
+    name = legible(_name(path))
     with tempfile.NamedTemporaryFile(suffix=".pdf") as copy:
         try:
             digest, size = _copy(path, cast(BinaryIO, copy), limits.max_file_bytes)
@@ -99,6 +102,13 @@ def receive(
         batches = divide(digest, document.page_count, spec or BatchSpec())
         store.page_batches.add(db, batches)
     return Received(name, document, new=new, reason=document.reason)
+
+
+def _name(path: UPath) -> str:
+    """What the file is called; the query of an address may be a signature, and is no name."""
+    if path.protocol in ("", "file", "local"):
+        return path.name
+    return re.split("[?#]", path.name)[0]
 
 
 def register_partitions(db: Db, instance: dg.DagsterInstance) -> int:

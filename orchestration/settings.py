@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.text import NO_CREDENTIALS, holds_credentials
+
 _DAGSTER_YAML = """\
 # Written by Quire; delete the file to have it written anew.
 storage:
@@ -88,7 +90,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         home=home,
         database_url=known.get("QUIRE_DATABASE_URL", ""),
-        store_url=known.get("QUIRE_STORE_URL") or (home / "store").as_uri(),
+        store_url=_address("QUIRE_STORE_URL", known, (home / "store").as_uri()),
         inbox=Path(known.get("QUIRE_INBOX") or home / "inbox").expanduser().absolute(),
         image_encoder=known.get("QUIRE_IMAGE_ENCODER", ""),
         preset=known.get("QUIRE_PRESET") or "balanced",
@@ -131,6 +133,13 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _address(name: str, known: Mapping[str, str], default: str) -> str:
+    url = known.get(name) or default
+    if holds_credentials(url) or ("?" in url and not url.startswith("file:")):
+        raise ValueError(f"{name}: {NO_CREDENTIALS}")
+    return url
 
 
 def _whole(name: str, known: Mapping[str, str], default: int) -> int:

@@ -9,6 +9,7 @@ import store.page_batches
 from orchestration.definitions import resources_of
 from orchestration.settings import Settings
 from orchestration.specs import specs_in_force
+from orchestration.terminal import say
 from resources.encoder import Encoder
 from resources.postgres import Postgres
 from resources.settings import CopySearch
@@ -26,18 +27,18 @@ def show(settings: Settings, out: Console) -> None:
         overview = store.overview.get(db)
         unfinished = store.page_batches.unfinished(db, specs_in_force(db, copy_search, encoder))
         troubled = store.overview.troubled_documents(db, limit=20)
-    out.print(f"database  {postgres.described()}", markup=False, highlight=False)
-    out.print(f"store     {settings.store_url}", markup=False, highlight=False)
+    say(out, f"database  {postgres.described()}")
+    say(out, f"store     {settings.store_url}")
     table = Table(show_edge=False, show_header=False)
     for name, value in vars(overview).items():
         table.add_row(name.replace("_", " "), f"{value:,}")
     table.add_row("page batches missing or stale", f"{len(unfinished):,}")
     out.print(table)
     if unfinished:
-        out.print(
+        say(
+            out,
             "Make what is missing: quire run PATH again, or a backfill in the UI "
             "(the nightly schedule does it, too).",
-            markup=False,
         )
     for trouble in troubled:
-        out.print(f"{trouble.name}: {trouble.reason}", markup=False, highlight=False)
+        say(out, f"{trouble.name}: {trouble.reason}")

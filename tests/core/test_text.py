@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.text import legible, visible, well_formed, without_secrets
+from core.text import holds_credentials, legible, visible, well_formed, without_secrets
 
 
 @given(st.text())
@@ -65,3 +65,10 @@ def test_a_database_can_hold_what_is_legible() -> None:
 )
 def test_an_address_is_shown_without_what_may_be_secret_in_it(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
+
+
+def test_credentials_in_an_address_are_noticed() -> None:
+    assert holds_credentials("s3://key:secret@bucket/x")
+    assert holds_credentials("sftp://user@host/x")
+    assert not holds_credentials("file:///home/a@b/x")
+    assert not holds_credentials("s3://bucket/a@b")

@@ -81,3 +81,10 @@ def test_the_data_of_a_home_stay_below_it(tmp_path: Path) -> None:
     assert settings.data_dir.is_relative_to(tmp_path)
     assert settings.dagster_home.is_relative_to(tmp_path)
     assert settings.store_url.startswith(tmp_path.as_uri())
+
+
+@pytest.mark.parametrize("url", ["s3://AKIA:s3cret@bucket/x", "az://container/x?sig=s3cret"])
+def test_a_store_address_with_a_secret_in_it_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(ValueError, match="QUIRE_STORE_URL: leave user and password out") as refusal:
+        from_environment({"QUIRE_STORE_URL": url, "QUIRE_HOME": "/tmp/x"})
+    assert "s3cret" not in str(refusal.value)

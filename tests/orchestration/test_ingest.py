@@ -74,3 +74,30 @@ def test_folders_are_searched_and_a_missing_path_is_an_error(tmp_path: Path) -> 
     assert found == ["a.pdf", "B.PDF"]
     with pytest.raises(InputError, match=r"nowhere\.pdf: there is no such file"):
         list(find_files([str(tmp_path / "nowhere.pdf")]))
+
+
+def test_an_address_with_credentials_is_refused_without_repeating_them() -> None:
+    with pytest.raises(InputError, match="AWS_SECRET_ACCESS_KEY") as refusal:
+        list(find_files(["s3://AKIAPLANTED:s3cret@bucket/papers"]))
+    assert "PLANTED" not in str(refusal.value)
+    assert "s3cret" not in str(refusal.value)
+
+
+def test_a_signed_address_leaves_its_signature_out_of_the_name(
+    db: psycopg.Connection, images: ImageStore, tmp_path: Path
+) -> None:
+    small_paper(tmp_path / "paper.pdf", seed=5)
+    memory = UPath("memory://bucket/paper.pdf?X-Amz-Signature=s3cret")
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_bytes((tmp_path / "paper.pdf").read_bytes())
+    received = receive(db, images, memory)
+    assert received.document is not None
+    assert received.document.name == received.name == "paper.pdf"
+
+
+def test_a_store_below_a_folder_with_a_space_lies_there(tmp_path: Path) -> None:
+    home = tmp_path / "my home? 100%41#x"
+    images = ImageStore(url=(home / "store").as_uri())
+    images.write_bytes("a/b", b"there")
+    assert (home / "store" / "a" / "b").read_bytes() == b"there"
+    assert images.read_bytes("a/b") == b"there"
