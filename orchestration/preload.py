@@ -2,6 +2,9 @@
 
 Dagster's storage drivers alone are 500 modules and 0.7 s; nine steps a run would each pay that
 again, and each would hold its own copy in memory instead of sharing the pages of one.
+
+The fork server ends with the run, and the steps end with the fork server: a run that was killed
+leaves no step behind that works on for nobody.
 """
 
 import alembic.command
@@ -13,5 +16,8 @@ import upath.implementations.local
 
 import orchestration.definitions
 import orchestration.headless
+from resources.lifeline import have_forks_end_with_this_process
+
+have_forks_end_with_this_process()
 
 __all__ = ["alembic", "dagster_postgres", "orchestration", "sqlalchemy", "upath"]

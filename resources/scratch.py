@@ -13,6 +13,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,19 +50,21 @@ def partial_file(place: Path, target: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def own_folder() -> Iterator[Path]:
-    """A private folder for temporary files, removed at the end, or by the next one's maker."""
-    folder, handle = claimed_folder()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+def own_folder() -> Path:
+    """A private folder for temporary files, removed when this process ends.
+
+    After what ``multiprocessing`` keeps in it, which that removes by itself (at priority -100).
+    """
+    folder, _ = claimed_folder()
+    Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-200)
+    return folder
 
 
 def claimed_folder() -> tuple[Path, int]:
-    """The same without an end: it is kept for as long as the handle is open somewhere."""
+    """The same without an end: it is kept for as long as the handle is open somewhere.
+
+    Whoever makes the next one removes it then.
+    """
     place = lasting_place()
     _sweep(place)
     while True:

@@ -22,11 +22,15 @@ with scratch.partial_file(place, place / "whole") as file:
     sys.stdin.readline()
 """
 
-KILLED_WITH_A_FOLDER = """
-import os, signal
+WITH_A_FOLDER = """
+import multiprocessing.util, os, signal, sys
+from orchestration.settings import keep_temporary_files_in
 from resources import scratch
-with scratch.own_folder() as folder:
-    (folder / "copy.pdf").touch()
+folder = scratch.own_folder()
+keep_temporary_files_in(folder)
+(folder / "copy.pdf").touch()
+multiprocessing.util.get_temp_dir()
+if sys.argv[1] == "die":
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -74,19 +78,26 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not
     assert {path.name for path in tmp_path.iterdir()} == {".quire-notes", "whole", "other"}
 
 
-def test_a_folder_of_a_killed_process_goes_with_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    subprocess.run(
-        [sys.executable, "-c", KILLED_WITH_A_FOLDER],
-        env={**os.environ, "TMPDIR": str(tmp_path)},  # noqa: TID251 - of a child
+def run_with_a_folder(place: Path, end: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_A_FOLDER, end],
+        env={**os.environ, "TMPDIR": str(place)},  # noqa: TID251 - of a child
+        capture_output=True,
+        text=True,
         check=False,
     )
+    return done.stderr
+
+
+def test_a_folder_goes_with_its_process_or_if_that_was_killed_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_with_a_folder(tmp_path, "in peace") == ""
+    assert list(tmp_path.iterdir()) == []
+    run_with_a_folder(tmp_path, "die")
     (left,) = tmp_path.iterdir()
-    assert [path.name for path in left.iterdir()] == ["copy.pdf"]
-    with scratch.own_folder() as folder:
-        assert list(tmp_path.iterdir()) == [folder]
-        monkeypatch.setattr(tempfile, "tempdir", str(folder))
-        assert scratch.lasting_place() == tmp_path
+    assert "copy.pdf" in [path.name for path in left.iterdir()]
+    monkeypatch.setattr(tempfile, "tempdir", str(left))
+    assert scratch.lasting_place() == tmp_path
+    assert run_with_a_folder(tmp_path, "in peace") == ""
     assert list(tmp_path.iterdir()) == []
