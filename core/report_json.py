@@ -7,14 +7,19 @@ report. Pictures are named by their SHA-256 and not embedded.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from core.report import Crop, DocumentScope, Report, ReportPair, Side, checked, media_type
 from core.report_tsv import TextSink
 from core.report_words import describe, headline, outcome
+from core.text import well_formed
 
 SCHEMA = "quire.pairs/1"
 """Changes when a reader of the previous shape would misread the file."""
+
+_NOT_ASCII = re.compile("[^\\x00-\\x7f]")
+_SPELLED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\x7f"}
 
 DECIMALS = 6
 """A millionth of a pixel or point: finer than any measurement, coarse enough to hide how one
@@ -40,13 +45,13 @@ def write_json(report: Report, pairs: Iterable[ReportPair], file: TextSink) -> N
 
 def json_head(report: Report) -> str:
     """The file up to its first pair."""
-    head = json.dumps(_report(report), indent=1, allow_nan=False)
-    return f'{{"schema": {json.dumps(SCHEMA)},\n"report": {head},\n"pairs": ['
+    head = _dumps(_report(report), indent=1)
+    return f'{{"schema": {_dumps(SCHEMA)},\n"report": {head},\n"pairs": ['
 
 
 def json_pair(pair: ReportPair, *, first: bool) -> str:
     """One pair on a line of its own."""
-    return ("\n" if first else ",\n") + json.dumps(_pair(pair), allow_nan=False)
+    return ("\n" if first else ",\n") + _dumps(_pair(pair))
 
 
 def json_tail() -> str:
@@ -71,6 +76,19 @@ class Fingerprint:
         closed = self._hash.copy()
         closed.update(json_tail().encode())
         return closed.hexdigest()
+
+
+def _dumps(value: object, indent: int | None = None) -> str:
+    """JSON in ASCII, without what strict readers refuse and what a web page would act on.
+
+    Unpaired surrogates become U+FFFD; ``<``, ``>``, ``&`` and DEL, which JSON may hold as they are,
+    are spelled.
+    """
+    text = json.dumps(value, indent=indent, allow_nan=False)
+    if "\\ud" in text:
+        whole = well_formed(json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False))
+        text = _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], whole)
+    return text.translate(_SPELLED)
 
 
 def _report(report: Report) -> dict[str, object]:

@@ -9,6 +9,7 @@ the meaning of every column.
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
@@ -67,8 +68,16 @@ COLUMNS = (
     "Reasons",
 )
 
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""First characters that spreadsheets may read as a formula, full-width forms included."""
+_FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
+"""First characters that spreadsheets may read as a formula, full-width and small forms included."""
+
+_SKIPPED = "\\s\"'`\x00-\x20\x7f-\xa0\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff"
+"""What a reader may take off the start of a cell: space of every kind, quotes, what is not seen."""
+
+_RISKY = re.compile(
+    f"(?:^|(?<=[,;|\t\r\n]))(?=[{_SKIPPED}]*[{_FORMULA}])|^(?=[{_SKIPPED}]*[\t\r\n])"
+)
+"""Where a cell begins that might be evaluated, whichever separator the reader goes by."""
 
 
 class TextSink(Protocol):
@@ -90,15 +99,33 @@ def write_tsv(report: Report, pairs: Iterable[ReportPair], file: TextSink) -> No
     Raises:
         ValueError: The pairs are not those the report announces; the file is then unusable.
     """
-    table = csv.DictWriter(file, COLUMNS, restval="", dialect="excel-tab", lineterminator="\n")
-    table.writeheader()
-    found: Counter[str] = Counter()
+    table = Table(report, file)
     for pair in checked(report, pairs):
-        found.update({pair.a.document, pair.b.document})
-        table.writerow(_pair_row(report, pair))
-    for document in report.documents:
-        table.writerow(_document_row(document, found[document.sha256]))
-    table.writerow(_report_row(report))
+        table.add(pair)
+    table.close()
+
+
+class Table:
+    """The table while pairs are added to it; whole once it is closed."""
+
+    def __init__(self, report: Report, file: TextSink) -> None:
+        self._report = report
+        self._found: Counter[str] = Counter()
+        self._table = csv.DictWriter(
+            file, COLUMNS, restval="", dialect="excel-tab", lineterminator="\n"
+        )
+        self._table.writeheader()
+
+    def add(self, pair: ReportPair) -> None:
+        """Write the row of the next pair."""
+        self._found.update({pair.a.document, pair.b.document})
+        self._table.writerow(_pair_row(self._report, pair))
+
+    def close(self) -> None:
+        """Write the rows of the documents and of the report."""
+        for document in self._report.documents:
+            self._table.writerow(_document_row(document, self._found[document.sha256]))
+        self._table.writerow(_report_row(self._report))
 
 
 def _pair_row(report: Report, pair: ReportPair) -> dict[str, str]:
@@ -193,12 +220,12 @@ def _report_row(report: Report) -> dict[str, str]:
 def cell(text: str) -> str:
     """Text that no spreadsheet runs and no parser splits.
 
-    What does not show is spelled out (`core.text.visible`), so no tab or line break is
-    left; text that a spreadsheet might evaluate gets a leading apostrophe.
+    What does not show is spelled out (`core.text.visible`), so no tab or line break is left. An
+    apostrophe goes before what a spreadsheet might evaluate: at the start, after space and quotes,
+    and after commas, semicolons and bars, which some readers take for the end of a cell. Two
+    different texts stay different.
     """
-    start = text.lstrip()
-    risky = start.startswith(_FORMULA) or text.startswith(("\t", "\r", "\n"))
-    return ("'" if risky else "") + visible(text)
+    return visible(_RISKY.sub("'", text))
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.faults.injections import INJECTIONS
 from core.report import (
     Channel,
     Coverage,
@@ -30,34 +31,7 @@ from core.report import (
 
 Picture = NDArray[np.uint8]
 
-HOSTILE = (
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "'><svg/onload=alert(1)>",
-    "</style><script>alert(1)</script>",
-    "{{ 7*7 }}{% raw %}",
-    "javascript:alert(1)",
-    "=cmd|' /C calc'!A0",
-    "+1+1",
-    "-2+3",
-    "@SUM(1,1)",
-    "\t=1+1",
-    "\r=1+1",
-    " =1+1",
-    "\uff1d1+1",
-    '"quoted',
-    "paper\u202efdp.exe",
-    "\u2066isolated",
-    "\u200fmark",
-    "nul\x00byte",
-    "line\nbreak\r\nand\ttab",
-    "next\x85line\u2028separator\u2029paragraph\x0bvertical\x0cfeed",
-    "lone\udc80surrogate",
-    "back\\slash\\n",
-    "../../etc/passwd",
-    "n" * 300 + ".pdf",
-    "\u05de\u05d0\u05de\u05e8 \u0645\u0642\u0627\u0644\u0629 \u8ad6\u6587.pdf",
-)
+HOSTILE = tuple(injection.text for injection in INJECTIONS)
 """Names and texts as a hostile document could bring them."""
 
 

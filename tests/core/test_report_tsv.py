@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -125,6 +126,38 @@ def test_numbers_are_read_as_numbers() -> None:
 def test_a_negative_number_is_left_a_number() -> None:
     dark = replace(sample_pairs()[0], brightness=-12.5)
     assert rows_of(text_of(report_of([dark]), [dark]))[0]["Brightness"] == "-12.50"
+
+
+CELL_START = re.compile(r"(?:^|[,;|\t])[\s\"'`]*")
+FORMULA_CELL = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20](?![\d.]+[\]\s]*(?:$|[,;|\t]))")
+"""A formula sign that does not begin a number, as the columns of coordinates hold them."""
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_separator_that_a_reader_may_go_by_makes_a_formula_of_a_cell(text: str) -> None:
+    for line in text_of(*hostile(text)).splitlines():
+        for start in CELL_START.finditer(line):
+            guarded = "'" in start[0].lstrip(",;|\t")
+            assert guarded or not FORMULA_CELL.match(line, start.end()), line[start.start() :][:40]
+
+
+def test_an_apostrophe_guards_the_start_of_a_formula_and_nothing_else() -> None:
+    assert cell("=1+1") == "'=1+1"
+    assert cell(' "=1+1') == "' \"=1+1"
+    assert cell("a,=1; -2.pdf") == "a,'=1;' -2.pdf"
+    assert cell("\ufeff=1") == "'\\ufeff=1"
+    for plain in ("a-b=c+d@e", "Smith, J. 2021 (final - 2).pdf", "'quoted'", "a; b | c"):
+        assert cell(plain) == plain
+
+
+@given(st.text(), st.text())
+def test_two_different_texts_stay_different(one: str, other: str) -> None:
+    assert (cell(one) == cell(other)) == (one == other)
+
+
+@given(st.text(st.sampled_from("=+-@'\" ,;|a\t"), max_size=6))
+def test_a_text_that_looks_guarded_is_not_taken_for_one_that_is(text: str) -> None:
+    assert cell(text) != cell(f"'{text}")
 
 
 @given(st.text())
