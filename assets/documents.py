@@ -10,6 +10,7 @@ import store.documents
 from assets.partitions import page_batches, per_batches
 from assets.work import Recompute, complete_check, each, work_through
 from core.errors import InputError
+from core.text import visible
 from core.work import Job, Outcome, Status, spec_id
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
@@ -18,6 +19,13 @@ from store.database import Db
 from store.documents import PendingDocument
 
 SPEC = spec_id("documents", 1)
+
+COLUMNS = [
+    dg.TableColumn("document", "string"),
+    dg.TableColumn("pages", "int"),
+    dg.TableColumn("status", "string"),
+    dg.TableColumn("reason", "string"),
+]
 
 
 @dg.asset(
@@ -62,15 +70,22 @@ def documents(
 
     def describe(db: Db, job: Job) -> dict[str, Any]:
         found = store.documents.in_batches(db, job.batch_keys)
-        rows = "\n".join(
-            f"| {_plain(d.name)} | {d.page_count} | {d.status} | {_plain(d.reason)} |"
+        records = [
+            dg.TableRecord(
+                {
+                    "document": visible(d.name)[:300],
+                    "pages": d.page_count,
+                    "status": d.status,
+                    "reason": visible(d.reason)[:1000],
+                }
+            )
             for d in found[:50]
-        )
-        table = f"| document | pages | status | reason |\n|---|---|---|---|\n{rows}"
+        ]
         return {
             "documents": len(found),
             "pages": sum(d.page_count for d in found),
-            "list": dg.MetadataValue.md(table),
+            # A table: names are shown as they are, where Markdown would make links of them.
+            "list": dg.MetadataValue.table(records, dg.TableSchema(COLUMNS)),
         }
 
     return work_through(
@@ -91,9 +106,3 @@ def documents(
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _plain(text: str) -> str:
-    """Text from outside, made inert for Markdown: no markup, no links, one line."""
-    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return "".join(f"&#{ord(c)};" if c in "|<>[]()*_`\\#!&:" else c for c in printable)[:1000]

@@ -20,6 +20,7 @@ import dagster as dg
 import store.page_batches
 import store.work
 from core.errors import BudgetError, InputError
+from core.text import visible
 from core.work import Job, Outcome, Status, plan_batch
 from resources.memory import MemoryContract, Watch, is_out_of_memory
 from resources.postgres import Postgres
@@ -236,11 +237,11 @@ def _report(
                 f"already there, {summary.made} rows, made by run {summary.other_run}"
             )
         if summary.reasons:
-            metadata["reasons"] = dg.MetadataValue.json(summary.reasons)
+            metadata["reasons"] = dg.MetadataValue.json([visible(r) for r in summary.reasons])
         context.add_asset_metadata(metadata, partition_key=summary.batch_key)
     failed = sum(summary.failed for summary in summaries)
     degraded = sum(summary.degraded for summary in summaries)
-    reasons = [reason for summary in summaries for reason in summary.reasons]
+    reasons = [visible(reason) for summary in summaries for reason in summary.reasons]
     if watch.over:
         reasons.append(
             f"the op held {watch.peak_mb:.0f} MB, more than its budget of {job.budget_mb} MB"

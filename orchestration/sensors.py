@@ -9,6 +9,7 @@ from upath import UPath
 
 import store.page_batches
 from core.batches import runs_of_neighbours
+from core.text import visible
 from orchestration import jobs
 from orchestration import settings as environment
 from orchestration.ingest import receive, register_partitions
@@ -63,7 +64,7 @@ def inbox(
         wanted = missing.intersection(store.page_batches.keys(db, taken))
         neighbours = runs_of_neighbours(wanted, store.page_batches.keys(db))
     for trouble in troubles:
-        context.log.warning(trouble)
+        context.log.warning(visible(trouble))
     kept = {name: stamp for name, stamp in seen.items() if name in now}
     cursor = json.dumps(kept | {name: now[name] for name in fresh})
     if not wanted:
