@@ -1,21 +1,28 @@
 # One image, three roles (web server, daemon, code location), told apart by the command.
-# Alone it is everything at once, with the embedded database:
+# Alone it is everything at once, with the embedded database; nothing outside /data and /tmp is
+# written:
 #
-#   docker run --init -p 127.0.0.1:3000:3000 -v quire:/data quire
-#   docker run --init -v quire:/data -v "$PWD/papers:/papers:ro" -v "$PWD/out:/out" quire \
-#     quire run /papers --out /out
+#   docker run --init --read-only --tmpfs /tmp -p 127.0.0.1:3000:3000 -v quire:/data quire
+#   docker run --init --read-only --tmpfs /tmp --no-healthcheck -v quire:/data \
+#     -v "$PWD/papers:/papers:ro" -v "$PWD/out:/out" quire quire run /papers --out /out
 #
-# BASE can be any Debian or Ubuntu with Python 3.11 to 3.14 under the same path in both stages.
+# BASE can be any Debian or Ubuntu with Python 3.11 to 3.14 under the same path in both stages;
+# deploy/local-base.sh makes one where no registry is in reach.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# cpu, gpu, or none: without torch the image is about 900 MB smaller, and copy search runs on local
+# cpu, gpu, or none: without torch the image is about half the size, and copy search runs on local
 # features alone.
 ARG TORCH=cpu
+# Where pip looks, for builds behind a mirror. They stay out of the final stage.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_CERT
 WORKDIR /src
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY scripts/setup.sh scripts/
-RUN QUIRE_TORCH=${TORCH} bash scripts/setup.sh \
+RUN QUIRE_TORCH=${TORCH} PIP_NO_CACHE_DIR=1 bash scripts/setup.sh \
       --venv /opt/quire --no-project --groups "run encoders s3 k8s"
 COPY core/ core/
 COPY store/ store/
@@ -23,16 +30,20 @@ COPY resources/ resources/
 COPY assets/ assets/
 COPY orchestration/ orchestration/
 COPY migrations/ migrations/
-RUN /opt/quire/bin/pip install --quiet --no-deps --no-build-isolation . \
- && find /opt/quire -name '*.a' -delete
+COPY deploy/slim.sh deploy/
+RUN /opt/quire/bin/python -m pip install --quiet --no-cache-dir --no-deps --no-build-isolation . \
+ && bash deploy/slim.sh /opt/quire
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="Quire" \
       org.opencontainers.image.licenses="AGPL-3.0-or-later"
-# The uid is fixed so that volumes and Kubernetes security contexts can name it.
+# The uid is fixed so that volumes and Kubernetes security contexts can name it. The base's own
+# installer goes, too.
 RUN groupadd --gid 10001 quire \
  && useradd --uid 10001 --gid quire --home-dir /data --no-create-home --shell /usr/sbin/nologin quire \
- && install -d -o quire -g quire /data /data/dagster
+ && install -d -o quire -g quire /data /data/dagster /data/tmp \
+ && rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/* \
+           /usr/local/lib/python3*/ensurepip /usr/lib/python3*/ensurepip /usr/share/python-wheels
 COPY --from=build /opt/quire /opt/quire
 COPY LICENSE workspace.yaml /app/
 WORKDIR /app
@@ -43,6 +54,8 @@ ENV PATH=/opt/quire/bin:$PATH \
     MALLOC_ARENA_MAX=2 \
     OPENBLAS_NUM_THREADS=1 \
     OMP_NUM_THREADS=1 \
+    HOME=/data \
+    TMPDIR=/data/tmp \
     QUIRE_HOME=/data \
     DAGSTER_HOME=/data/dagster \
     DAGSTER_DISABLE_TELEMETRY=1
