@@ -12,12 +12,10 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import cv2
 import dagster as dg
 import numpy as np
 import pymupdf
+from faults.webserver import free_port, launch_backfill, wait_until_loaded
 from upath import UPath
 
 import store.page_batches
@@ -44,19 +43,6 @@ ASSETS = (
     "verified_pairs",
     "duplicate_reports",
 )
-LAUNCH = """
-mutation ($assets: [AssetKeyInput!], $keys: [String!]) {
-  launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $keys}) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}
-"""
-
-LOADED = """
-{ repositoriesOrError { __typename ... on RepositoryConnection { nodes { name } } } }
-"""
 
 
 def main() -> None:
@@ -70,7 +56,7 @@ def main() -> None:
     os.environ["QUIRE_HOME"] = str(home)
     settings = from_environment()
     postgres = prepare(settings)
-    port = _free_port()
+    port = free_port()
     ui = subprocess.Popen(
         [sys.executable, "-m", "orchestration.cli", "ui", "--port", str(port)],
         stdout=subprocess.DEVNULL,
@@ -86,19 +72,10 @@ def main() -> None:
                 receive(db, images, UPath(paper))
             register_partitions(db, instance)
             keys = store.page_batches.keys(db)
-            address = f"http://127.0.0.1:{port}/graphql"
-            _wait_for(address)
+            wait_until_loaded(port)
             launched = time.time()
-            answer = _ask(
-                address,
-                LAUNCH,
-                {"assets": [{"path": [name]} for name in ASSETS], "keys": keys},
-            )["launchPartitionBackfill"]
-            if answer["__typename"] != "LaunchBackfillSuccess":
-                sys.exit(f"the backfill was not launched: {answer}")
-            print(
-                json.dumps(_follow(instance, answer["backfillId"], launched, len(keys)), indent=1)
-            )
+            backfill_id = launch_backfill(port, ASSETS, keys)
+            print(json.dumps(_follow(instance, backfill_id, launched, len(keys)), indent=1))
     finally:
         os.killpg(ui.pid, 15)
         ui.wait()
@@ -153,34 +130,6 @@ def _paper(path: Path, number: int) -> None:
         page = document.new_page()
         page.insert_image(pymupdf.Rect(72, 72, 272, 272), stream=png.tobytes())
         document.save(path)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _wait_for(address: str) -> None:
-    for _ in range(180):
-        try:
-            loaded = _ask(address, LOADED, {})
-            if loaded["repositoriesOrError"].get("nodes"):
-                return
-        except OSError:
-            pass
-        time.sleep(1)
-    sys.exit("the webserver did not answer within three minutes")
-
-
-def _ask(address: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-    body = json.dumps({"query": query, "variables": variables}).encode()
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        answer = json.load(response)
-    if "errors" in answer:
-        sys.exit(str(answer["errors"])[:1000])
-    return answer["data"]
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ to kill, and no process leaves, daemons included. Elsewhere the proportional set
 are sampled and added up: nothing is enforced, and whether the limit held is for the caller to
 assert.
 
-What is counted is what cannot be reclaimed: anonymous memory and shared memory (tmpfs included). The
-page cache is not: under pressure the kernel drops it before it kills. Version 2 adds the kernel's own
-page tables, stacks and unreclaimable slabs; version 1 does not tell those apart from reclaimable
-ones, so there ``kernel_mb`` has all of it, apart from the peak. The limit covers all of these.
+What is counted is what cannot be reclaimed: anonymous memory and shared memory, tmpfs included.
+The page cache is not: under pressure the kernel drops it before it kills. Version 2 adds the
+kernel's own page tables, stacks and unreclaimable slabs; version 1 does not tell those apart from
+reclaimable ones, so there ``kernel_mb`` has all of it, beside the peak. The limit covers all of it.
 """
 
 import contextlib
@@ -389,7 +389,6 @@ def _held(pid: int) -> Held | None:
 
 
 _ROLES = (
-    ("postgres", "postgres"),
     ("pdf_worker.py", "pdf worker"),
     ("resource_tracker", "resource tracker"),
     ("forkserver", "fork server"),
@@ -409,6 +408,8 @@ _ROLES = (
 
 def _role(pid: int) -> str:
     words = _words(pid)
+    if Path(f"/proc/{pid}/comm").read_text().strip() == "postgres":
+        return "postgres"
     for sign, role in _ROLES:
         if sign not in words:
             continue

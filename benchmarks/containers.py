@@ -1,0 +1,172 @@
+"""Quire in small containers: does it complete, with the same result, and who holds the memory.
+
+    python benchmarks/containers.py PDF... [--headless-mb 512] [--ui-mb 1024] [--repeats 1]
+
+Every run begins with an empty home, in a container of its own (``faults/container.py``):
+
+- headless: ``quire run``, which starts the embedded Postgres inside;
+- UI: ``quire ui`` (webserver, daemon, code server, database), and the documents made by a backfill
+  that is launched through the webserver's GraphQL.
+
+Each is done without a limit and within one. Prints the peak of the whole and per process, the
+wall time and its ratio to the run without a limit, and whether ``pairs.tsv`` and ``pairs.json`` are
+those of the first run, byte for byte. The exit code is 1 where a run failed or a result differs.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from faults.container import Container
+from faults.webserver import backfill_ended, free_port, launch_backfill, wait_until_loaded
+
+ROOT = Path(__file__).resolve().parent.parent
+QUIRE = [sys.executable, "-m", "orchestration.cli"]
+RESULTS = ("pairs.tsv", "pairs.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pdfs", nargs="+", type=Path)
+    parser.add_argument("--headless-mb", type=int, default=512)
+    parser.add_argument("--ui-mb", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--only", choices=("headless", "ui"))
+    parser.add_argument("--take-in", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    pdfs = [str(path.absolute()) for path in arguments.pdfs]
+    if arguments.take_in:
+        take_in(pdfs)
+        return
+    kinds = {"headless": (headless, arguments.headless_mb), "ui": (with_ui, arguments.ui_mb)}
+    reference: dict[str, bytes] = {}
+    sound = True
+    for name, (measure, limit_mb) in kinds.items():
+        if arguments.only not in (None, name):
+            continue
+        walls: dict[int | None, list[float]] = {None: [], limit_mb: []}
+        for repeat in range(arguments.repeats):
+            for limit in walls:
+                facts, results = measure(pdfs, limit)
+                reference = reference or results
+                facts["same pairs"] = results == reference
+                sound &= facts["completed"] and facts["same pairs"]
+                walls[limit].append(facts["wall_s"])
+                print(
+                    json.dumps({"run": name, "repeat": repeat + 1, **facts}, indent=1), flush=True
+                )
+        free, bound = (statistics.median(seconds) for seconds in walls.values())
+        print(f"{name}: wall time within {limit_mb} MB / without a limit: {bound / free:.2f}")
+    sys.exit(0 if sound else 1)
+
+
+def headless(pdfs: list[str], limit_mb: int | None) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """``quire run`` with a cold database inside the container."""
+    with _home() as (home, environment):
+        started = time.monotonic()
+        with Container(limit_mb) as container:
+            done = container.run(
+                [*QUIRE, "run", *pdfs, "--out", str(home / "out")], env=environment, cwd=ROOT
+            )
+            wall_s = time.monotonic() - started
+        facts = {
+            "completed": done.returncode in (0, 3) and container.usage.oom_kills == 0,
+            "exit code": done.returncode,
+            "said": done.stderr[-1000:],
+            "wall_s": round(wall_s, 1),
+            **container.usage.as_dict(),
+        }
+        return facts, _results(home / "out")
+
+
+def with_ui(pdfs: list[str], limit_mb: int | None) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """``quire ui``, and a backfill launched through its GraphQL over the documents taken in."""
+    with _home() as (home, environment), Container(limit_mb) as container:
+        taken = container.run(
+            [sys.executable, __file__, *pdfs, "--take-in"], env=environment, cwd=ROOT
+        )
+        if taken.returncode:
+            return {"completed": False, "said": taken.stderr[-1000:], "wall_s": 0.0}, {}
+        wanted = json.loads(taken.stdout)
+        port = free_port()
+        with (home / "ui.log").open("w") as log:
+            container.start(
+                [*QUIRE, "ui", "--port", str(port)],
+                env=environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until_loaded(port)
+        started = time.monotonic()
+        backfill_id = launch_backfill(port, wanted["assets"], wanted["keys"])
+        status = backfill_ended(port, backfill_id)
+        wall_s = time.monotonic() - started
+        exported = subprocess.run(
+            [*QUIRE, "run", *pdfs, "--out", str(home / "out")],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        facts = {
+            "completed": status == "COMPLETED_SUCCESS" and container.usage.oom_kills == 0,
+            "backfill": status,
+            "export": exported.stderr[-1000:] if exported.returncode else "written",
+            "wall_s": round(wall_s, 1),
+            **container.usage.as_dict(),
+        }
+        return facts, _results(home / "out")
+
+
+def take_in(pdfs: list[str]) -> None:
+    """Receive the documents and print the assets and the partitions that are to be made."""
+    import dagster as dg
+    from upath import UPath
+
+    import store.page_batches
+    from orchestration.budgets import budgets
+    from orchestration.headless import prepare
+    from orchestration.ingest import receive, register_partitions
+    from orchestration.settings import from_environment
+    from resources.images import ImageStore
+
+    settings = from_environment()
+    postgres = prepare(settings)
+    images = ImageStore(url=settings.store_url)
+    with dg.DagsterInstance.get() as instance, postgres.connect() as db:
+        for path in pdfs:
+            receive(db, images, UPath(path))
+        register_partitions(db, instance)
+        print(json.dumps({"assets": list(budgets()), "keys": store.page_batches.keys(db)}))
+
+
+@contextlib.contextmanager
+def _home() -> Iterator[tuple[Path, dict[str, str]]]:
+    home = Path(tempfile.mkdtemp(prefix="quire-container-"))
+    home.chmod(0o755)
+    try:
+        yield home, {**os.environ, "QUIRE_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _results(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in RESULTS if (out / name).exists()}
+
+
+if __name__ == "__main__":
+    main()
