@@ -10,7 +10,7 @@ import store.encoders
 import store.panel_features
 import store.panels
 import store.tile_embeddings
-from assets.encoder_channel import encoder_in_force
+from assets.encoder_channel import embeddings_spec, encoder_in_force
 from assets.panel_features import panel_features
 from assets.partitions import page_batches, per_batches
 from assets.tile_embeddings import tile_embeddings
@@ -106,6 +106,9 @@ def candidate_pairs(
             background = _background(db, described)
     with postgres.connect() as db:
         candidate_spec = candidates_spec(db, copy_search, encoder)
+    encoder_specs = None
+    if described is not None:
+        encoder_specs = (copy_search.spec.tiles_id, embeddings_spec(copy_search, described))
 
     def search(panels: Sequence[Panel]) -> list[Found | Refused]:
         found = {panel.panel_id: Found() for panel in panels}
@@ -135,7 +138,7 @@ def candidate_pairs(
         spec=candidate_spec,
         recompute=config.recompute,
         pending=lambda db, job, limit: store.panels.pending_search(
-            db, job, copy_search.spec.features_id, limit
+            db, job, copy_search.spec.features_id, encoder_specs, limit
         ),
         compute=search,
         keep=keep,

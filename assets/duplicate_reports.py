@@ -2,26 +2,32 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import dagster as dg
 
 import store.documents
 import store.page_batches
 import store.reports
-from assets.candidate_pairs import candidates_spec
-from assets.encoder_channel import encoder_id_of
 from assets.partitions import page_batches, per_batches
-from assets.report_contents import Contents, gather, report_pairs
+from assets.report_contents import (
+    Contents,
+    PictureError,
+    gather,
+    in_force,
+    picture_faults,
+    report_pairs,
+)
 from assets.verified_pairs import verified_pairs
 from assets.work import Recompute, complete_check, each, work_through
-from core.report import ReportPair
-from core.report_html import write_html
-from core.report_json import json_head, write_json
-from core.report_tsv import write_tsv
+from core.degraded import NOTES
+from core.report import Flag, ReportPair
+from core.report_files import FILES, write_files
+from core.report_json import json_head
 from core.report_words import headline
 from core.work import Job, Outcome, Status, spec_id
 from resources import scratch
@@ -32,9 +38,6 @@ from resources.postgres import Postgres
 from resources.settings import CopySearch
 from store.database import Db
 from store.reports import PendingReport, StoredReport
-
-WRITERS = {"pairs.tsv": write_tsv, "pairs.json": write_json, "report.html": write_html}
-"""The three forms of a report; the same records in each."""
 
 REPORTS_VERSION = 1
 
@@ -67,37 +70,33 @@ def duplicate_reports(
     and fails this check.
     """
     with postgres.connect() as db:
-        candidate_spec = candidates_spec(db, copy_search, encoder)
-    encoder_id = encoder_id_of(copy_search, encoder)
+        settings = in_force(db, copy_search, encoder)
     verified_spec = copy_search.spec.verification_id
 
     def pending(db: Db, job: Job, limit: int) -> list[PendingReport]:
         return store.reports.pending(db, job, verified_spec, limit)
 
     def write(item: PendingReport) -> StoredReport:
+        key = f"reports/{item.unit[:2]}/{item.unit}"
+
+        def gathered(faults: Mapping[str, str]) -> Contents:
+            (document,) = store.documents.get(db, [item.unit])
+            return gather(db, settings, [item.unit], document.name, faults=faults)
+
+        def stored(contents: Contents) -> StoredReport:
+            report = contents.report
+            return StoredReport(item.unit, _digest(contents), report.status, report.pairs, key)
+
         with postgres.connect() as db, store.reports.locked(db, item.unit):
-            document = store.documents.get(db, [item.unit])[0]
-            contents = gather(
-                db, copy_search, candidate_spec, encoder_id, [item.unit], document.name
-            )
-            key = f"reports/{item.unit[:2]}/{item.unit}"
-            report = StoredReport(
-                document_id=item.unit,
-                contents=_digest(contents),
-                status=contents.report.status,
-                pairs=contents.report.pairs,
-                key=key,
-            )
-            there = store.reports.get(db, item.unit) == report and all(
-                images.exists(f"{key}/{name}") for name in WRITERS
+            contents = gathered({})
+            there = store.reports.get(db, item.unit) == stored(contents) and all(
+                images.exists(f"{key}/{name}") for name in FILES
             )
             if config.recompute or not there:
-                for name, writer in WRITERS.items():
-                    with images.writing(f"{key}/{name}") as file:
-                        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
-                        writer(contents.report, report_pairs(contents, images), text)
-                        text.detach()  # flushes, and leaves closing to the store
-        return report
+                contents = _written(
+                    contents, gathered, images, lambda name: images.writing(f"{key}/{name}")
+                )
+        return stored(contents)
 
     def keep(db: Db, job: Job, item: PendingReport, result: StoredReport) -> Outcome:
         store.reports.put(db, result)
@@ -108,17 +107,18 @@ def duplicate_reports(
     def describe(db: Db, job: Job) -> dict[str, Any]:
         ids = store.page_batches.documents(db, job.batch_keys)
         written = [report for i in ids if (report := store.reports.get(db, i)) is not None]
+        described = settings.encoder
         return {
             "reports": len(written),
             "pairs": sum(report.pairs for report in written),
-            "channels": "local" + (f", encoder:{encoder_id}" if encoder_id else ""),
+            "channels": "local" + (f", encoder:{described.encoder_id}" if described else ""),
         }
 
     return work_through(
         context,
         postgres,
         memory,
-        spec=reports_spec(candidate_spec, copy_search),
+        spec=reports_spec(settings.candidate_spec, copy_search),
         recompute=config.recompute,
         pending=pending,
         compute=each(write),
@@ -154,13 +154,23 @@ class ExportedPair:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written for a set of documents, and what its reader is told at once."""
+    """What was written for a set of documents, and what its reader is told at once.
+
+    Attributes:
+        files: What was written.
+        pairs: In the report's order.
+        status: Of the report.
+        looked_at: The answer in one sentence.
+        troubles: Why the status is not ``ok``.
+        notes: What the reader has to know although it leaves the status as it is.
+    """
 
     files: list[Path]
     pairs: list[ExportedPair]
     status: str
     looked_at: str
     troubles: list[str]
+    notes: list[str]
 
 
 def export(
@@ -170,40 +180,89 @@ def export(
     encoder: Encoder,
     document_ids: Sequence[str],
     out: Path,
+    *,
+    refused: Sequence[str] = (),
 ) -> Exported:
-    """Write one report over several documents into a folder, replacing what was there."""
-    candidate_spec = candidates_spec(db, copy_search, encoder)
-    contents = gather(
-        db,
-        copy_search,
-        candidate_spec,
-        encoder_id_of(copy_search, encoder),
-        document_ids,
-        "Reused figure panels",
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    files: list[Path] = []
+    """Write one report over several documents into a folder, replacing what was there.
+
+    Args:
+        db: An open connection.
+        images: Where the pictures are.
+        copy_search: The settings in force.
+        encoder: The encoder in force.
+        document_ids: The scope.
+        out: Where the three files go: all of them, or, after an error, none.
+        refused: Files that were to be in the scope and were not taken in, with the reason.
+    """
+    settings = in_force(db, copy_search, encoder)
     lines: dict[str, ExportedPair] = {}
 
-    def noted() -> Iterator[ReportPair]:
-        for pair in report_pairs(contents, images):
-            lines[pair.pair_id] = _line(pair)
-            yield pair
+    def gathered(faults: Mapping[str, str]) -> Contents:
+        return gather(
+            db, settings, document_ids, "Reused figure panels", refused=refused, faults=faults
+        )
 
-    for name, writer in WRITERS.items():
-        with scratch.partial_file(out, out / name) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
-            writer(contents.report, noted(), text)
-            text.detach()
-        files.append(out / name)
-    troubles = [
-        f"{_name(contents, flag.document)}{f', page {flag.page}' if flag.page else ''}: "
-        f"{flag.sentence}"
-        for flag in contents.report.flags
-    ]
-    return Exported(
-        files, list(lines.values()), contents.report.status, headline(contents.report), troubles
+    contents = _written(
+        gathered({}),
+        gathered,
+        images,
+        lambda name: scratch.partial_file(out, out / name),
+        lambda pair: lines.update({pair.pair_id: _line(pair)}),
     )
+    report = contents.report
+    return Exported(
+        files=[out / name for name in FILES],
+        pairs=list(lines.values()),
+        status=report.status,
+        looked_at=headline(report),
+        troubles=[_told(contents, flag) for flag in report.flags if flag.kind not in NOTES],
+        notes=[_told(contents, flag) for flag in report.flags if flag.kind in NOTES],
+    )
+
+
+def _written(
+    contents: Contents,
+    gathered: Callable[[Mapping[str, str]], Contents],
+    images: ImageStore,
+    opened: Callable[[str], AbstractContextManager[BinaryIO]],
+    note: Callable[[ReportPair], None] = lambda pair: None,
+) -> Contents:
+    """Write the three files of a report, and say what they were written from.
+
+    A picture that turns out to be missing has to be told from the head of the report on, so the
+    report is gathered again with all such pictures known, and written from the start.
+    """
+    while True:
+        try:
+            with ExitStack() as stack:
+                binary = {name: stack.enter_context(opened(name)) for name in FILES}
+                texts = {
+                    name: io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+                    for name, file in binary.items()
+                }
+                write_files(contents.report, _noted(contents, images, note), texts)
+                for name, text in texts.items():
+                    text.detach()  # flushes, and leaves closing to the store
+                    binary[name].flush()  # a full disk shows before the first takes its place
+        except PictureError as fault:
+            known = {**contents.faults, fault.panel_id: str(fault)}
+            contents = gathered({**picture_faults(contents, images), **known})
+        else:
+            return contents
+
+
+def _noted(
+    contents: Contents, images: ImageStore, note: Callable[[ReportPair], None]
+) -> Iterator[ReportPair]:
+    for pair in report_pairs(contents, images):
+        note(pair)
+        yield pair
+
+
+def _told(contents: Contents, flag: Flag) -> str:
+    page = f", page {flag.page}" if flag.page else ""
+    where = f"{_name(contents, flag.document)}{page}: " if flag.document else ""
+    return f"{where}{flag.sentence}"
 
 
 def _name(contents: Contents, document_id: str | None) -> str:

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from core.encoders import EncoderSpec
+from core.work import spec_id
 from resources.encoder import Encoder
 from resources.settings import CopySearch
 
@@ -20,10 +21,9 @@ def encoder_in_force(copy_search: CopySearch, encoder: Encoder) -> EncoderSpec |
     return encoder.describe()
 
 
-def encoder_id_of(copy_search: CopySearch, encoder: Encoder) -> str | None:
-    """Id of the encoder whose channel runs, or None."""
-    described = encoder_in_force(copy_search, encoder)
-    return None if described is None else described.encoder_id
+def embeddings_spec(copy_search: CopySearch, described: EncoderSpec) -> str:
+    """Spec id of ``tile_embeddings`` made by an encoder."""
+    return spec_id("embeddings", 1, copy_search.spec.tiles_id, described.encoder_id)
 
 
 def not_configured(budget_mb: int) -> dg.MaterializeResult:

@@ -14,6 +14,7 @@ import store.panels
 from assets.pages import WORKER_MB, OpenDocument, pages
 from assets.partitions import page_batches, per_batches
 from assets.work import Recompute, complete_check, each, work_through
+from core.errors import InputError
 from core.geometry import Box, Image
 from core.modality import classify
 from core.panels import detect_panels
@@ -112,8 +113,14 @@ def panels(
         keys = store.panels.samples(db, job.batch_keys, limit=24)
         if not keys:
             return {}
-        sheet = _contact_sheet([images.read_image(key) for key in keys])
-        return {"sample": dg.MetadataValue.md(f"![panels](data:image/jpeg;base64,{sheet})")}
+        pictures = [picture for key in keys if (picture := _sample(images, key)) is not None]
+        told: dict[str, Any] = {}
+        if pictures:
+            sheet = _contact_sheet(pictures)
+            told["sample"] = dg.MetadataValue.md(f"![panels](data:image/jpeg;base64,{sheet})")
+        if len(pictures) < len(keys):
+            told["sample_missing"] = len(keys) - len(pictures)
+        return told
 
     def page_mb(item: Page) -> float:
         pixels = item.width_pt * item.height_pt * (spec.panels.dpi / 72) ** 2
@@ -142,6 +149,14 @@ def _panel_id(page: Page, spec: str, box_pt: Box) -> str:
     box = ",".join(f"{value:.2f}" for value in box_pt)
     named = f"{page.document_id}/{page.page}/{spec}/{box}"
     return hashlib.sha256(named.encode()).hexdigest()[:20]
+
+
+def _sample(images: ImageStore, key: str) -> Image | None:
+    """A stored picture to show in the metadata, or None where it is gone."""
+    try:
+        return images.read_image(key)
+    except InputError:
+        return None
 
 
 def _contact_sheet(pictures: list[Image], side_px: int = 72, columns: int = 8) -> str:

@@ -1,8 +1,8 @@
 """Report contents: what is stored, gathered into the records that reports are written from."""
 
 import importlib.metadata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -14,12 +14,21 @@ import store.candidate_pairs
 import store.documents
 import store.pages
 import store.panels
+import store.tile_embeddings
 import store.tiles
 import store.verified_pairs
 import store.work
+from assets.candidate_pairs import candidates_spec
+from assets.encoder_channel import embeddings_spec, encoder_in_force
+from core.degraded import NOTES, Kind, kind_of
+from core.encoders import EncoderSpec
+from core.errors import InputError
 from core.geometry import Box, Image
 from core.pair_selection import Finding, select
+from core.relations import Relation as FoundRelation
 from core.report import (
+    RELATIONS,
+    TIERS,
     Channel,
     Coverage,
     Crop,
@@ -36,7 +45,10 @@ from core.report import (
     Transform,
     count_pairs,
 )
+from core.report_words import counted
+from core.scoring import TierSpec, tier_of
 from core.work import Status as Outcome
+from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.settings import CopySearch
 from store.database import Db
@@ -46,10 +58,61 @@ from store.verified_pairs import VerifiedPair
 
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 88]
 
+NOT_RECORDED = "not recorded"
+"""Channel of a pair that the search under the settings in force has not proposed yet."""
+
+_MATCH_KEYS = frozenset(
+    {
+        "transform", "region_a", "region_b", "overlap", "brightness", "contrast", "inliers", "ncc",
+        "ssim", "hamming", "evidence",
+    }
+)  # fmt: skip
+"""What verification stores of a pair."""
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What is searched with under the settings in force.
+
+    Attributes:
+        copy_search: The numbers.
+        candidate_spec: Spec id of candidate pairs.
+        encoder: The encoder whose channel runs, or None.
+    """
+
+    copy_search: CopySearch
+    candidate_spec: str
+    encoder: EncoderSpec | None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One thing that keeps a result from being whole.
+
+    Attributes:
+        kind: What it is about.
+        sentence: What happened, for people.
+        page: The page concerned, if one.
+    """
+
+    kind: Kind
+    sentence: str
+    page: int | None = None
+
 
 @dataclass(frozen=True)
 class Contents:
-    """A report and what is needed to make its pairs one at a time."""
+    """A report and what is needed to make its pairs one at a time.
+
+    Attributes:
+        report: Everything but the pairs.
+        pairs: In the report's order.
+        panels: The panels of the pairs, by id.
+        names: Of the documents of these panels, by id.
+        page_sizes: By document and page, in points.
+        candidates: What each channel said of a pair.
+        faults: Panels whose stored picture cannot be shown, with the reason.
+    """
 
     report: Report
     pairs: list[VerifiedPair]
@@ -57,6 +120,15 @@ class Contents:
     names: dict[str, str]
     page_sizes: dict[tuple[str, int], tuple[float, float]]
     candidates: dict[tuple[str, str], list[store.candidate_pairs.Candidate]]
+    faults: Mapping[str, str]
+
+
+class PictureError(Exception):
+    """The stored picture of a panel cannot be shown; the report has to say so from its head on."""
+
+    def __init__(self, panel_id: str, reason: str) -> None:
+        super().__init__(reason)
+        self.panel_id = panel_id
 
 
 @lru_cache
@@ -65,36 +137,68 @@ def version() -> str:
     return importlib.metadata.version("quire")
 
 
+def in_force(db: Db, copy_search: CopySearch, encoder: Encoder) -> InForce:
+    """What the settings come to."""
+    return InForce(
+        copy_search,
+        candidates_spec(db, copy_search, encoder),
+        encoder_in_force(copy_search, encoder),
+    )
+
+
 def gather(
     db: Db,
-    copy_search: CopySearch,
-    candidate_spec: str,
-    encoder_id: str | None,
+    settings: InForce,
     document_ids: Sequence[str],
     title: str,
+    *,
+    refused: Sequence[str] = (),
+    faults: Mapping[str, str] | None = None,
 ) -> Contents:
-    """Everything that a report over these documents says, its pictures apart."""
-    spec = copy_search.spec
+    """Everything that a report over these documents says, its pictures apart.
+
+    Args:
+        db: An open connection.
+        settings: What the documents were to be searched with.
+        document_ids: The scope. One that is not stored is told as such, not left out.
+        title: Heading of the report.
+        refused: Files that should have been in the scope and were not taken in, with the reason.
+        faults: Panels whose stored picture is known not to be there, with the reason.
+    """
+    spec, faults = settings.copy_search.spec, faults or {}
     documents = store.documents.get(db, document_ids)
-    found = store.verified_pairs.of_documents(db, document_ids, spec.verification_id)
+    stored = store.verified_pairs.of_documents(
+        db, document_ids, spec.verification_id, spec.judgement.tiers.tier_b
+    )
+    found, altered = _trusted(stored, spec.judgement.tiers)
     panels = store.panels.get(db, [i for pair in found for i in (pair.panel_a, pair.panel_b)])
     kept = _selected(found, panels)
     involved = sorted({panel.document_id for panel in panels.values()} | set(document_ids))
-    scopes = _scopes(db, documents, spec.panels_id, candidate_spec, spec.verification_id)
-    compared = store.panels.coverage(db, document_ids, candidate_spec, spec.verification_id)
-    cut, blank = store.tiles.counts(db, document_ids, spec.tiles_id) if encoder_id else (0, 0)
-    other_documents, other_panels = store.panels.others(db, document_ids)
-    coverage = Coverage(
-        panels=compared.panels,
-        panels_compared=compared.compared,
-        panels_set_aside=compared.drawings,
-        tiles=cut,
-        tiles_compared=cut - blank,
-        tiles_blank=blank,
-        earlier_documents=other_documents,
-        earlier_panels=other_panels,
+    read = store.pages.read_counts(db, document_ids, spec.panels_id)
+    scopes: list[DocumentScope] = []
+    flags = [Flag(Kind.FILE_REFUSED, reason) for reason in refused]
+    for missing in sorted(set(document_ids) - {document.document_id for document in documents}):
+        flags.append(
+            Flag(Kind.DOCUMENT_UNKNOWN, f"document {missing} is not stored; add its file again")
+        )
+    for document in documents:
+        looked_at = min(read.get(document.document_id, 0), document.page_count)
+        losses = _losses(db, document, looked_at, settings)
+        losses += _picture_losses(document.document_id, kept, panels, faults)
+        modalities = store.panels.counts(db, [document.document_id])
+        scopes.append(_scope(document, looked_at, modalities.get(document.document_id, {}), losses))
+        flags += [
+            Flag(loss.kind, loss.sentence, document=document.document_id, page=loss.page)
+            for loss in losses
+        ]
+    flags += [Flag(Kind.PAIR_ALTERED, sentence) for sentence in altered]
+    compared = store.panels.coverage(
+        db, document_ids, settings.candidate_spec, spec.verification_id
     )
-    flags = _flags(scopes)
+    others = store.panels.others(db, document_ids, spec.features_id)
+    if others.panels_apart:
+        flags.append(Flag(Kind.EARLIER_NOT_COMPARED, _apart(others.panels_apart)))
+    embedded = _embedded(db, settings, document_ids)
     report = Report(
         title=title,
         quire_version=version(),
@@ -103,16 +207,25 @@ def gather(
             "pages": spec.pages_id,
             "panels": spec.panels_id,
             "features": spec.features_id,
-            "candidates": candidate_spec,
+            "candidates": settings.candidate_spec,
             "verification": spec.verification_id,
         },
         documents=tuple(scopes),
         channels=(
             Channel("local", ran=True, detail=spec.features_id),
-            Channel("encoder", ran=encoder_id is not None, detail=encoder_id or "none configured"),
+            _encoder_channel(settings, embedded),
             Channel("copy_move", ran=True, detail=spec.verification_id),
         ),
-        coverage=coverage,
+        coverage=Coverage(
+            panels=compared.panels,
+            panels_compared=compared.compared,
+            panels_set_aside=compared.drawings,
+            tiles=embedded.tiles,
+            tiles_compared=embedded.compared,
+            tiles_blank=embedded.blank,
+            earlier_documents=others.documents,
+            earlier_panels=others.panels,
+        ),
         status=_overall(scopes, flags),
         flags=tuple(flags),
         counts=count_pairs((cast(Relation, p.relation), cast(Tier, p.tier)) for p in kept),
@@ -125,11 +238,23 @@ def gather(
         page_sizes=store.pages.sizes(db, involved),
         candidates={
             (p.panel_a, p.panel_b): store.candidate_pairs.of_pair(
-                db, candidate_spec, p.panel_a, p.panel_b
+                db, settings.candidate_spec, p.panel_a, p.panel_b
             )
             for p in kept
         },
+        faults=faults,
     )
+
+
+def picture_faults(contents: Contents, images: ImageStore) -> dict[str, str]:
+    """Which panels of a report's pairs have no picture that can be shown, and why."""
+    faults: dict[str, str] = {}
+    for panel_id in sorted({s for p in contents.pairs for s in (p.panel_a, p.panel_b)}):
+        try:
+            images.read_image(contents.panels[panel_id].image_key)
+        except InputError as fault:
+            faults[panel_id] = str(fault)
+    return faults
 
 
 def report_pairs(contents: Contents, images: ImageStore) -> Iterator[ReportPair]:
@@ -164,90 +289,176 @@ def _selected(found: list[VerifiedPair], panels: dict[str, Panel]) -> list[Verif
     return [pair for pair in found if pair.pair_id in kept]
 
 
-def _scopes(
-    db: Db,
-    documents: Sequence[Document],
-    panels_spec: str,
-    candidate_spec: str,
-    verified_spec: str,
-) -> list[DocumentScope]:
-    ids = [document.document_id for document in documents]
-    read = store.pages.read_counts(db, ids, panels_spec)
-    panels = store.panels.counts(db, ids)
-    scopes: list[DocumentScope] = []
-    for document in documents:
-        troubles = store.work.troubles(db, document.document_id)
-        failures: dict[int, str] = {}
-        reasons: list[str] = []
-        if document.status != Outcome.OK:
-            reasons.append(document.reason)
-        for trouble in troubles:
-            page = trouble.unit.partition(":")[2]
-            if trouble.status == Outcome.FAILED and trouble.asset in ("pages", "panels"):
-                failures[int(page)] = trouble.reason
-            elif trouble.unit != document.document_id or trouble.reason not in reasons:
-                reasons.append(trouble.reason)
-        looked_at = read.get(document.document_id, 0)
-        missing = document.page_count - looked_at - len(failures)
-        if missing > 0:
-            reasons.append(f"{missing} pages have not been looked at yet")
-        seen = store.panels.coverage(db, [document.document_id], candidate_spec, verified_spec)
-        uncompared = seen.panels - seen.drawings - seen.compared
-        if uncompared > 0:
-            reasons.append(f"{uncompared} of its panels have not been compared")
-        status: Status = "ok"
-        if document.page_count == 0 or document.status == Outcome.FAILED:
-            status = "failed"
-        elif reasons or failures:
-            status = "degraded"
-        scopes.append(
-            DocumentScope(
-                sha256=document.document_id,
-                name=document.name,
-                pages=document.page_count,
-                pages_looked_at=looked_at,
-                pages_failed=tuple(PageFailure(p, r) for p, r in sorted(failures.items())),
-                panels=panels.get(document.document_id, {}),
-                status=status,
-                reasons=tuple(dict.fromkeys(reasons)),
+def _trusted(stored: list[VerifiedPair], tiers: TierSpec) -> tuple[list[VerifiedPair], list[str]]:
+    """The pairs whose record holds together, and a sentence for each one whose record does not.
+
+    What verification measured decides the tier. A row that says otherwise was not written by it;
+    it is shown as what its probability makes it, or not at all where it cannot be read.
+    """
+    trusted: list[VerifiedPair] = []
+    altered: list[str] = []
+    for pair in stored:
+        readable = pair.relation in RELATIONS and pair.match.keys() >= _MATCH_KEYS
+        tier = tier_of(pair.probability, FoundRelation(pair.relation), tiers) if readable else ""
+        if tier != pair.tier:
+            told = "and cannot be read" if not readable else f"tier {pair.tier}, should be {tier}"
+            altered.append(
+                f"the stored record of pair {pair.pair_id} was altered ({told}); have it made anew "
+                "with --recompute"
             )
-        )
-    return scopes
+        if tier in TIERS:
+            trusted.append(replace(pair, tier=tier))
+        elif readable:
+            trusted.append(replace(pair, tier=TIERS[-1]))
+    return trusted, altered
 
 
-def _flags(
-    scopes: Sequence[DocumentScope],
-) -> list[Flag]:
-    flags: list[Flag] = []
-    for scope in scopes:
-        if scope.status == "failed":
-            kind = "document_failed"
-        elif scope.status == "degraded":
-            kind = "document_degraded"
-        else:
-            continue
-        flags += [Flag(kind, reason, document=scope.sha256) for reason in scope.reasons]
-        flags += [
-            Flag("page_failed", failure.reason, document=scope.sha256, page=failure.page)
-            for failure in scope.pages_failed
-        ]
-    return flags
+def _losses(db: Db, document: Document, looked_at: int, settings: InForce) -> list[Loss]:
+    """Everything that is known to be missing of one document, in the order of the pipeline."""
+    spec = settings.copy_search.spec
+    ids = [document.document_id]
+    losses: list[Loss] = []
+    if document.status != Outcome.OK or document.page_count == 0:
+        kind = kind_of("documents", document.status)
+        losses.append(Loss(kind, document.reason or f"the document is {document.status}"))
+    for trouble in store.work.troubles(db, document.document_id):
+        page = trouble.unit.partition(":")[2]
+        sentence = trouble.reason or f"{trouble.asset} is {trouble.status} and does not say why"
+        if sentence != document.reason:
+            kind = kind_of(trouble.asset, trouble.status)
+            losses.append(Loss(kind, sentence, int(page) if page else None))
+    failed = {loss.page for loss in losses if loss.kind == Kind.PAGE_FAILED}
+    unseen = document.page_count - looked_at - len(failed)
+    if unseen > 0:
+        losses.append(Loss(Kind.PAGES_MISSING, f"{_not(unseen, 'page')} looked at yet"))
+    seen = store.panels.coverage(db, ids, settings.candidate_spec, spec.verification_id)
+    uncompared = seen.panels - seen.drawings - seen.compared
+    embedded = _embedded(db, settings, ids)
+    missed = (
+        (uncompared, "panel", "compared yet"),
+        (seen.readings_missed, "second reading of a panel", "compared yet"),
+        (embedded.panels_missed, "panel", "compared by the image encoder yet"),
+        (embedded.missed, "tile", "compared by the image encoder yet"),
+    )
+    losses += [
+        Loss(Kind.PANELS_NOT_COMPARED, f"{_not(number, noun)} {done}")
+        for number, noun, done in missed
+        if number > 0
+    ]
+    return list(dict.fromkeys(losses))
+
+
+def _not(number: int, noun: str) -> str:
+    many = noun.replace("reading", "readings") if "reading" in noun else f"{noun}s"
+    return f"{counted(number, noun, many)} {'has' if number == 1 else 'have'} not been"
+
+
+def _picture_losses(
+    document_id: str,
+    pairs: Sequence[VerifiedPair],
+    panels: Mapping[str, Panel],
+    faults: Mapping[str, str],
+) -> list[Loss]:
+    """The pictures that a document's pairs are to show and cannot."""
+    sides = {
+        side
+        for pair in pairs
+        if document_id in {panels[pair.panel_a].document_id, panels[pair.panel_b].document_id}
+        for side in (pair.panel_a, pair.panel_b)
+    }
+    return [
+        Loss(Kind.PICTURE_MISSING, f"panel {side} cannot be shown: {faults[side]}")
+        for side in sorted(sides & faults.keys())
+    ]
+
+
+def _scope(
+    document: Document, looked_at: int, panels: Mapping[str, int], losses: Sequence[Loss]
+) -> DocumentScope:
+    failures = {
+        loss.page: loss.sentence
+        for loss in losses
+        if loss.kind == Kind.PAGE_FAILED and loss.page is not None
+    }
+    status: Status = "degraded" if losses else "ok"
+    if document.page_count == 0 or document.status == Outcome.FAILED:
+        status = "failed"
+    return DocumentScope(
+        sha256=document.document_id,
+        name=document.name,
+        pages=document.page_count,
+        pages_looked_at=looked_at,
+        pages_failed=tuple(PageFailure(p, r) for p, r in sorted(failures.items())),
+        panels=panels,
+        status=status,
+        reasons=tuple(
+            dict.fromkeys(loss.sentence for loss in losses if loss.kind != Kind.PAGE_FAILED)
+        ),
+    )
+
+
+def _apart(panels: int) -> str:
+    return (
+        f"{_not(panels, 'panel')} compared with these although stored beside them: made under "
+        "other settings, or not finished; pairs with them are found once they are made under these"
+    )
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """How much of some documents the encoder has seen; nothing where its channel does not run."""
+
+    tiles: int = 0
+    blank: int = 0
+    compared: int = 0
+    panels_missed: int = 0
+
+    @property
+    def missed(self) -> int:
+        """Tiles neither compared nor blank, beyond those of panels that are missing as a whole."""
+        return 0 if self.panels_missed else self.tiles - self.blank - self.compared
+
+
+def _embedded(db: Db, settings: InForce, document_ids: Sequence[str]) -> _Embedded:
+    encoder, tiles_id = settings.encoder, settings.copy_search.spec.tiles_id
+    if encoder is None:
+        return _Embedded()
+    tiles, blank = store.tiles.counts(db, document_ids, tiles_id)
+    seen = store.tile_embeddings.coverage(
+        db,
+        store.tile_embeddings.table_of(db, encoder.encoder_id, encoder.dim),
+        document_ids,
+        tiles_id,
+        embeddings_spec(settings.copy_search, encoder),
+    )
+    return _Embedded(tiles, blank, min(seen.vectors, tiles - blank), seen.panels_missed)
+
+
+def _encoder_channel(settings: InForce, embedded: _Embedded) -> Channel:
+    if settings.encoder is None:
+        off = settings.copy_search.spec.tile_first == "off"
+        return Channel("encoder", ran=False, detail="switched off" if off else "none configured")
+    missed = f", {_not(embedded.panels_missed, 'panel')} embedded" if embedded.panels_missed else ""
+    return Channel("encoder", ran=not missed, detail=f"{settings.encoder.encoder_id}{missed}")
 
 
 def _overall(scopes: Sequence[DocumentScope], flags: Sequence[Flag]) -> Status:
-    if scopes and all(scope.status == "failed" for scope in scopes):
+    if all(scope.status == "failed" for scope in scopes):
         return "failed"
-    return "degraded" if flags else "ok"
+    return "degraded" if any(flag.kind not in NOTES for flag in flags) else "ok"
 
 
 def _report_pair(contents: Contents, images: ImageStore, pair: VerifiedPair) -> ReportPair:
     match = pair.match
     panel_a, panel_b = contents.panels[pair.panel_a], contents.panels[pair.panel_b]
-    image_a, image_b = images.read_image(panel_a.image_key), images.read_image(panel_b.image_key)
+    image_a, image_b = (_picture(contents, images, panel) for panel in (panel_a, panel_b))
     transform = np.asarray(match["transform"], dtype=np.float64)
     candidates = contents.candidates[pair.panel_a, pair.panel_b]
     encoder = next((c for c in candidates if c.channel.startswith("encoder:")), None)
     evidence: dict[str, float] = match["evidence"]
+    aligned = None
+    if image_a is not None and image_b is not None:
+        aligned = _jpeg(_aligned(image_b, transform, image_a.shape))
     return ReportPair(
         pair_id=pair.pair_id,
         a=_side(contents, panel_a, image_a, match["region_a"]),
@@ -265,15 +476,39 @@ def _report_pair(contents: Contents, images: ImageStore, pair: VerifiedPair) -> 
         hamming_distance=match["hamming"],
         tile_matches=encoder.votes if encoder else 0,
         cosine_similarity=encoder.score if encoder else None,
-        channels=tuple(candidate.channel for candidate in candidates) or ("local",),
+        channels=tuple(candidate.channel for candidate in candidates) or (NOT_RECORDED,),
         encoder_id=encoder.channel.partition(":")[2] if encoder else None,
         code_version=version(),
         evidence=evidence,
-        aligned=_jpeg(_aligned(image_b, transform, image_a.shape)),
+        aligned=aligned,
     )
 
 
-def _side(contents: Contents, panel: Panel, image: Image, region: Any) -> Side:
+def _picture(contents: Contents, images: ImageStore, panel: Panel) -> Image | None:
+    """The panel's pixels, or None where the report says that they cannot be shown.
+
+    Raises:
+        PictureError: They cannot be shown, and the report does not say so.
+    """
+    if panel.panel_id in contents.faults:
+        return None
+    try:
+        return images.read_image(panel.image_key)
+    except InputError as fault:
+        raise PictureError(panel.panel_id, str(fault)) from fault
+
+
+def _placeholder(panel: Panel) -> Image:
+    """Paper with two lines across it, in the size of a panel whose picture is gone."""
+    picture = np.full((panel.height_px, panel.width_px, 3), 255, np.uint8)
+    right, bottom = panel.width_px - 1, panel.height_px - 1
+    for start, end in (((0, 0), (right, bottom)), ((0, bottom), (right, 0))):
+        cv2.line(picture, start, end, (190, 0, 0), 2)
+    return cast(Image, picture)
+
+
+def _side(contents: Contents, panel: Panel, image: Image | None, region: Any) -> Side:
+    shown = _placeholder(panel) if image is None else image
     return Side(
         document=panel.document_id,
         name=contents.names[panel.document_id],
@@ -286,7 +521,7 @@ def _side(contents: Contents, panel: Panel, image: Image, region: Any) -> Side:
         dpi=panel.dpi,
         modality=panel.modality,
         confidence=panel.modality_confidence,
-        crop=Crop(_jpeg(image), image.shape[1], image.shape[0]),
+        crop=Crop(_jpeg(shown), shown.shape[1], shown.shape[0]),
         region_px=_polygon(region),
         page_size_pt=contents.page_sizes.get((panel.document_id, panel.page)),
     )
@@ -300,7 +535,9 @@ def _aligned(image_b: Image, transform: NDArray[np.float64], shape: tuple[int, .
 
 
 def _jpeg(image: Image) -> bytes:
-    _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[:, :, ::-1]), _JPEG)
+    made, data = cv2.imencode(".jpg", np.ascontiguousarray(image[:, :, ::-1]), _JPEG)
+    if not made:
+        raise RuntimeError(f"a picture of {image.shape} could not be written as JPEG")
     return data.tobytes()
 
 

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 import store.tile_embeddings
 import store.tiles
-from assets.encoder_channel import encoder_in_force, not_configured
+import store.work
+from assets.encoder_channel import embeddings_spec, encoder_in_force, not_configured
 from assets.partitions import page_batches, per_batches
 from assets.tiles import tiles
 from assets.work import Recompute, Refused, complete_check, work_through
-from core.work import Job, Outcome, spec_id
+from core.errors import InputError
+from core.work import Job, Outcome
 from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
@@ -61,7 +63,11 @@ def tile_embeddings(
     def embed(panels: Sequence[PendingTiles]) -> list[NDArray[np.float32] | Refused]:
         results: list[NDArray[np.float32] | Refused] = []
         for panel in panels:
-            image = images.read_image(panel.image_key)
+            try:
+                image = images.read_image(panel.image_key)
+            except InputError as refusal:
+                results.append(refusal)
+                continue
             crops = [image[y0:y1, x0:x1] for x0, y0, x1, y1 in panel.boxes_px]
             parts = [
                 encoder.embed(crops[start : start + TILES_AT_A_TIME])
@@ -73,13 +79,14 @@ def tile_embeddings(
 
     def keep(db: Db, job: Job, panel: PendingTiles, result: NDArray[np.float32]) -> Outcome:
         store.tile_embeddings.replace(db, table, panel.panel_id, panel.ordinals, result)
+        store.work.forget_units(db, "candidate_pairs", [panel.panel_id])  # searched without them
         return Outcome(panel.unit, panel.batch_key, made=len(result))
 
     return work_through(
         context,
         postgres,
         memory,
-        spec=spec_id("embeddings", 1, spec.tiles_id, described.encoder_id),
+        spec=embeddings_spec(copy_search, described),
         recompute=config.recompute,
         pending=lambda db, job, limit: store.tiles.pending(db, job, spec.tiles_id, limit),
         compute=embed,

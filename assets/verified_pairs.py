@@ -1,7 +1,7 @@
 """Verified pairs: candidates that geometry confirmed."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -12,6 +12,7 @@ import store.verified_pairs
 from assets.candidate_pairs import candidate_pairs, candidates_spec
 from assets.partitions import page_batches, per_batches
 from assets.work import Recompute, Refused, complete_check, each, work_through
+from core.errors import InputError
 from core.features import LocalFeatures
 from core.judgement import Finding, judge_pair
 from core.verification import PanelView
@@ -59,6 +60,7 @@ def verified_pairs(
     spec = copy_search.spec
 
     views: dict[str, PanelView] = {}
+    faults: dict[str, InputError] = {}
 
     def load(items: Sequence[PendingPair]) -> None:
         """Have the panels of a batch in memory, and as many of the ones before as there is room."""
@@ -73,12 +75,18 @@ def verified_pairs(
             packed = store.panel_features.get(db, spec.features_id, missing)
         for panel_id in wanted:
             known = views.pop(panel_id, None)  # what is used last stays longest
-            views[panel_id] = known or _view(panels[panel_id], packed[panel_id], images)
+            try:
+                views[panel_id] = known or _view(panel_id, panels, packed, images)
+            except InputError as fault:
+                faults[panel_id] = fault
 
     def verify(items: Sequence[PendingPair]) -> list[list[VerifiedPair] | Refused]:
         load(items)
 
         def one(item: PendingPair) -> list[VerifiedPair]:
+            for panel_id in (item.panel_a, item.panel_b):
+                if panel_id in faults:
+                    raise InputError(f"panel {panel_id} cannot be compared: {faults[panel_id]}")
             found = judge_pair(
                 views[item.panel_a],
                 None if item.panel_a == item.panel_b else views[item.panel_b],
@@ -116,10 +124,15 @@ def verified_pairs(
     )
 
 
-def _view(panel: Panel, packed: bytes, images: ImageStore) -> PanelView:
+def _view(
+    panel_id: str, panels: Mapping[str, Panel], packed: Mapping[str, bytes], images: ImageStore
+) -> PanelView:
+    panel = panels[panel_id]
+    if panel_id not in packed:
+        raise InputError("its features are gone; make them anew with --recompute")
     return PanelView(
         image=images.read_image(panel.image_key),
-        features=LocalFeatures.from_bytes(packed),
+        features=LocalFeatures.from_bytes(packed[panel_id]),
         ignore_boxes=panel.ignore_boxes,
         modality=panel.modality,
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.features import Grey, LocalFeatures, antisymmetric, grey_of
-from core.opencv import cv2
+from core.opencv import NO_MEMORY, cv2
 from core.verification import (
     Mask,
     Match,
@@ -415,7 +415,9 @@ def _refined(grey: Grey, transform: Transform, region: Mask) -> Transform | None
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 25, 1e-4)
     try:
         _, warp = cv2.findTransformECC(own, copy, warp, cv2.MOTION_AFFINE, criteria, inside, 3)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == NO_MEMORY:
+            raise  # the op answers with a smaller batch; "no better alignment" would be a loss
         return None
     if np.abs(np.asarray(warp)[:, :2] - np.eye(2)).max() > 0.08:
         return None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core.annotations import find_annotations
 from core.features import Grey, LocalFeatures, antisymmetric, grey_of
 from core.geometry import Box, Image
-from core.opencv import cv2
+from core.opencv import NO_MEMORY, cv2
 
 Transform = NDArray[np.float64]
 """Shape (2, 3): maps (x, y, 1) in pixels of panel A to pixels of panel B."""
@@ -466,7 +466,9 @@ def _refine(aligned: _Aligned, transform: Transform) -> Transform | None:
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 25, 1e-3)
     try:
         _, warp = cv2.findTransformECC(left, right, warp, cv2.MOTION_AFFINE, criteria, inside, 3)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == NO_MEMORY:
+            raise  # the op answers with a smaller batch; "no better alignment" would be a loss
         return None
     if np.abs(np.asarray(warp)[:, :2] - np.eye(2)).max() > 0.12:
         return None

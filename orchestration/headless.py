@@ -31,6 +31,9 @@ from resources.images import ImageStore
 from resources.postgres import Postgres
 from resources.settings import CopySearch
 
+MOST_TROUBLES = 20
+"""Reasons that the terminal shows; the report has all."""
+
 INCOMPLETE = 3
 FAILED = 1
 
@@ -97,8 +100,9 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
             if not result.success:
                 failed = failed or _first_failure(result)
     with postgres.connect() as db:
-        exported = export(db, images, copy_search, encoder, documents, options.out)
-    return _tell(received, exported, failed, new_work, out, err)
+        refused = [r.reason for r in received if r.document is None]
+        exported = export(db, images, copy_search, encoder, documents, options.out, refused=refused)
+    return _tell(exported, failed, new_work, out, err)
 
 
 def _this_process() -> str:
@@ -164,7 +168,7 @@ def _take_in(
     with _bar(err) as progress, postgres.connect() as db:
         task = progress.add_task("taking in documents", total=len(files))
         for path in files:
-            received.append(receive(db, images, path))
+            received.append(path if isinstance(path, Received) else receive(db, images, path))
             progress.advance(task)
         register_partitions(db, instance)
     return received
@@ -246,7 +250,6 @@ def _first_failure(result: dg.JobExecutionResult) -> str:
 
 
 def _tell(
-    received: Sequence[Received],
     exported: Exported,
     failed: str,
     new_work: bool,
@@ -267,9 +270,13 @@ def _tell(
     if not new_work and not failed:
         say(out, "Everything was already there: nothing was computed again.")
     say(out, "Open the UI with: quire ui  (or: make ui)")
-    troubles = [r.reason for r in received if r.document is None] + list(exported.troubles)
-    for trouble in troubles[:20]:
+    for note in exported.notes:
+        say(out, f"Note: {note}")
+    troubles = exported.troubles
+    for trouble in troubles[:MOST_TROUBLES]:
         say(err, f"quire: {trouble}")
+    if len(troubles) > MOST_TROUBLES:
+        say(err, f"quire: and {len(troubles) - MOST_TROUBLES} more, all in the report")
     if failed:
         say(err, f"quire: the run failed: {failed}")
         return FAILED
@@ -277,8 +284,8 @@ def _tell(
         count = len(troubles)
         say(
             err,
-            f"quire: finished, but not everything could be looked at ({count} reasons, above and "
-            "in the report)",
+            f"quire: finished, but not everything could be looked at ({count} reasons, in the "
+            "report and above)",
         )
         return INCOMPLETE
     return 0

@@ -14,6 +14,7 @@ import dagster as dg
 import numpy as np
 from upath import UPath
 
+from core.errors import InputError
 from core.geometry import Image
 from resources import scratch
 
@@ -92,13 +93,27 @@ class ImageStore(dg.ConfigurableResource):
     def write_image(self, key: str, image: Image) -> None:
         """Store an RGB image as PNG: nothing of its pixels is lost."""
         fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-        _, encoded = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), fast)
+        made, encoded = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), fast)
+        if not made:
+            raise RuntimeError(f"a picture of {image.shape} could not be written as PNG")
         self.write_bytes(key, encoded.tobytes())
 
     def read_image(self, key: str) -> Image:
-        """An RGB image, shape (height, width, 3)."""
-        encoded = np.frombuffer(self.read_bytes(key), np.uint8)
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+        """An RGB image, shape (height, width, 3).
+
+        Raises:
+            InputError: It is not there, or cannot be decoded; whoever needs it goes on without.
+            FileNotFoundError: Neither is the store, so nothing that is missing means anything.
+        """
+        try:
+            encoded = np.frombuffer(self.read_bytes(key), np.uint8)
+        except FileNotFoundError as error:
+            if not UPath(self.url).exists():
+                raise
+            raise InputError(
+                "its stored picture is missing; make it anew with --recompute"
+            ) from error
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
         if image is None:
-            raise ValueError(f"the stored image {key} cannot be decoded")
+            raise InputError("its stored picture is damaged; make it anew with --recompute")
         return cast(Image, image)

@@ -155,13 +155,18 @@ def _decode(row: dict[str, Any]) -> PageContent:
 
 
 def read_counts(db: Connection, document_ids: Sequence[str], panels_spec: str) -> dict[str, int]:
-    """How many pages of each document have been read and cut into panels under one spec."""
+    """How many pages of each document have been read and cut into panels under one spec.
+
+    A page of which panels are missing that the ledger says were made counts as not read.
+    """
     rows = db.execute(
         """
         SELECT document_id, count(*)::int FROM pages
         WHERE document_id = ANY(%(ids)s) AND EXISTS (
             SELECT FROM work WHERE asset = 'panels' AND unit = page_unit(document_id, page)
-              AND spec = %(spec)s AND status <> 'failed')
+              AND spec = %(spec)s AND status <> 'failed'
+              AND made = (SELECT count(*) FROM panels AS p
+                          WHERE p.document_id = pages.document_id AND p.page = pages.page))
         GROUP BY document_id
         """,
         {"ids": list(document_ids), "spec": panels_spec},

@@ -106,12 +106,16 @@ def pending(db: Connection, job: Job, limit: int) -> list[Panel]:
         ).fetchall()
 
 
-def pending_search(db: Connection, job: Job, features_spec: str, limit: int) -> list[Panel]:
-    """Panels of the job's partitions that have features and are still to be searched.
+def pending_search(
+    db: Connection, job: Job, features_spec: str, encoder_specs: tuple[str, str] | None, limit: int
+) -> list[Panel]:
+    """Panels of the job's partitions that have what they are searched by and are still to be.
 
     A panel whose features could not be made is not searched and not called compared; once it has
-    them, under a larger budget, it is pending.
+    them, under a larger budget, it is pending. Where the encoder's channel runs (specs of tiles and
+    of embeddings), a panel waits for its vectors, or for the news that there will be none.
     """
+    tiles_spec, embeddings_spec = encoder_specs or (None, None)
     with db.cursor(row_factory=class_row(Panel)) as cursor:
         return cursor.execute(
             """
@@ -120,6 +124,12 @@ def pending_search(db: Connection, job: Job, features_spec: str, limit: int) -> 
                    modality_confidence, drawing, image_key
             FROM panels AS p JOIN panel_features AS f USING (panel_id)
             WHERE batch_key = ANY(%(keys)s) AND NOT drawing AND f.spec = %(features_spec)s
+              AND (%(embeddings_spec)s::text IS NULL OR EXISTS (
+                  SELECT FROM work AS w
+                  WHERE w.unit = panel_id
+                    AND (w.asset = 'tile_embeddings' AND w.spec = %(embeddings_spec)s
+                         OR w.asset = 'tiles' AND w.spec = %(tiles_spec)s
+                            AND w.status = 'failed')))
               AND NOT is_done(%(asset)s, panel_id, %(spec)s, %(budget_mb)s)
             ORDER BY document_id, page, panel_id
             LIMIT %(limit)s
@@ -129,6 +139,8 @@ def pending_search(db: Connection, job: Job, features_spec: str, limit: int) -> 
                 "asset": job.asset,
                 "spec": job.spec,
                 "features_spec": features_spec,
+                "tiles_spec": tiles_spec,
+                "embeddings_spec": embeddings_spec,
                 "budget_mb": job.budget_mb,
                 "limit": limit,
             },
@@ -196,27 +208,35 @@ def counts(db: Connection, document_ids: Sequence[str]) -> dict[str, dict[str, i
 
 @dataclass(frozen=True)
 class Compared:
-    """How much of what was found has been compared."""
+    """How much of what was found has been compared.
+
+    Attributes:
+        panels: Primary panels.
+        drawings: Those set aside as drawings.
+        compared: Those that were compared.
+        readings_missed: Second readings of panels that were not.
+    """
 
     panels: int
     drawings: int
     compared: int
+    readings_missed: int
 
 
 def coverage(
     db: Connection, document_ids: Sequence[str], candidate_spec: str, verified_spec: str
 ) -> Compared:
-    """Primary panels of some documents: all, those set aside as drawings, those compared.
+    """How much of some documents has been compared.
 
     A panel has been compared when it was searched, and every pair that the search proposed for it
-    was verified, under the specs in force: an empty list of pairs means something only then.
+    was verified, under the specs in force, and what verification made is there: an empty list of
+    pairs means something only then.
     """
     with db.cursor(row_factory=class_row(Compared)) as cursor:
         row = cursor.execute(
             """
-            SELECT count(*)::int AS panels,
-                   (count(*) FILTER (WHERE drawing))::int AS drawings,
-                   (count(*) FILTER (WHERE NOT drawing AND EXISTS (
+            WITH found AS (
+                SELECT alternative_of IS NULL AS first, drawing, EXISTS (
                        SELECT FROM work WHERE asset = 'candidate_pairs' AND unit = panel_id
                          AND spec = %(candidate_spec)s AND status <> 'failed')
                    AND NOT EXISTS (
@@ -226,10 +246,18 @@ def coverage(
                              SELECT FROM work
                              WHERE asset = 'verified_pairs'
                                AND unit = c.panel_a || '+' || c.panel_b
-                               AND spec = %(verified_spec)s AND status <> 'failed'))
-                   ))::int AS compared
-            FROM panels
-            WHERE document_id = ANY(%(ids)s) AND alternative_of IS NULL
+                               AND spec = %(verified_spec)s AND status <> 'failed'
+                               AND made = (SELECT count(*) FROM verified_pairs AS v
+                                           WHERE v.panel_a = c.panel_a AND v.panel_b = c.panel_b
+                                             AND v.spec = %(verified_spec)s))) AS compared
+                FROM panels WHERE document_id = ANY(%(ids)s)
+            )
+            SELECT (count(*) FILTER (WHERE first))::int AS panels,
+                   (count(*) FILTER (WHERE first AND drawing))::int AS drawings,
+                   (count(*) FILTER (WHERE first AND NOT drawing AND compared))::int AS compared,
+                   (count(*) FILTER (WHERE NOT first AND NOT drawing AND NOT compared))::int
+                       AS readings_missed
+            FROM found
             """,
             {
                 "ids": list(document_ids),
@@ -241,14 +269,35 @@ def coverage(
     return row
 
 
-def others(db: Connection, document_ids: Sequence[str]) -> tuple[int, int]:
-    """Documents and primary panels stored beside these documents."""
-    row = db.execute(
-        """
-        SELECT count(DISTINCT document_id)::int, count(*)::int FROM panels
-        WHERE document_id <> ALL(%(ids)s) AND alternative_of IS NULL AND NOT drawing
-        """,
-        {"ids": list(document_ids)},
-    ).fetchone()
+@dataclass(frozen=True)
+class Others:
+    """What is stored beside some documents.
+
+    Attributes:
+        documents: Documents with panels that new ones are compared with.
+        panels: Those panels, primary ones.
+        panels_apart: Primary panels without features of the kind that new ones are compared by.
+    """
+
+    documents: int
+    panels: int
+    panels_apart: int
+
+
+def others(db: Connection, document_ids: Sequence[str], features_spec: str) -> Others:
+    """What is stored beside these documents, and whether it can be compared with them."""
+    with db.cursor(row_factory=class_row(Others)) as cursor:
+        row = cursor.execute(
+            """
+            SELECT (count(DISTINCT document_id) FILTER (WHERE f.panel_id IS NOT NULL))::int
+                       AS documents,
+                   count(f.panel_id)::int AS panels,
+                   (count(*) FILTER (WHERE f.panel_id IS NULL))::int AS panels_apart
+            FROM panels AS p LEFT JOIN panel_features AS f
+                ON f.panel_id = p.panel_id AND f.spec = %(features_spec)s
+            WHERE document_id <> ALL(%(ids)s) AND alternative_of IS NULL AND NOT drawing
+            """,
+            {"ids": list(document_ids), "features_spec": features_spec},
+        ).fetchone()
     assert row is not None
-    return row[0], row[1]
+    return row

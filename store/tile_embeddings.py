@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import Connection
+from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier, Literal
 
 
@@ -89,6 +90,57 @@ def of_panels(db: Connection, table: str, panel_ids: Sequence[str]) -> Rows:
         {"ids": list(panel_ids)},
     ).fetchall()
     return _unpack(rows)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """How much of some documents an encoder has seen.
+
+    Attributes:
+        vectors: Tiles that have a vector.
+        panels_missed: Panels, drawings apart, whose tiles or vectors are not all there.
+    """
+
+    vectors: int
+    panels_missed: int
+
+
+def coverage(
+    db: Connection, table: str, document_ids: Sequence[str], tiles_spec: str, embeddings_spec: str
+) -> Embedded:
+    """How much of some documents has been embedded under the specs in force."""
+    with db.cursor(row_factory=class_row(Embedded)) as cursor:
+        row = cursor.execute(
+            SQL(
+                """
+                SELECT (SELECT count(*)::int FROM {table} JOIN panels USING (panel_id)
+                        WHERE document_id = ANY(%(ids)s)) AS vectors,
+                       count(*)::int AS panels_missed
+                FROM panels AS p
+                WHERE document_id = ANY(%(ids)s) AND NOT drawing
+                  AND NOT (
+                    EXISTS (
+                        SELECT FROM work AS w
+                        WHERE w.asset = 'tiles' AND w.unit = p.panel_id
+                          AND w.spec = %(tiles_spec)s AND w.status <> 'failed'
+                          AND w.made = (SELECT count(*) FROM tiles AS t
+                                        WHERE t.panel_id = p.panel_id AND t.spec = w.spec))
+                    AND EXISTS (
+                        SELECT FROM work AS w
+                        WHERE w.asset = 'tile_embeddings' AND w.unit = p.panel_id
+                          AND w.spec = %(embeddings_spec)s AND w.status <> 'failed'
+                          AND w.made = (SELECT count(*) FROM {table} AS e
+                                        WHERE e.panel_id = p.panel_id)))
+                """
+            ).format(table=Identifier(table)),
+            {
+                "ids": list(document_ids),
+                "tiles_spec": tiles_spec,
+                "embeddings_spec": embeddings_spec,
+            },
+        ).fetchone()
+    assert row is not None
+    return row
 
 
 def stored_blocks(db: Connection, table: str, panels_per_block: int) -> Iterator[Rows]:

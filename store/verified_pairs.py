@@ -56,8 +56,18 @@ def forget_other_specs(db: Connection, batch_keys: Sequence[str], spec: str) -> 
     ).rowcount
 
 
-def of_documents(db: Connection, document_ids: Sequence[str], spec: str) -> list[VerifiedPair]:
-    """Pairs with a side in any of these documents, the most probable first."""
+def of_documents(
+    db: Connection, document_ids: Sequence[str], spec: str, least: float
+) -> list[VerifiedPair]:
+    """Pairs with a side in any of these documents, the most probable first.
+
+    Args:
+        db: An open connection.
+        document_ids: The documents.
+        spec: What the pairs were verified under.
+        least: Probability from which a pair is shown. One that is stored in a tier that is shown
+            comes whatever its probability says: that the two disagree has to be told.
+    """
     with db.cursor(row_factory=class_row(VerifiedPair)) as cursor:
         return cursor.execute(
             """
@@ -65,8 +75,9 @@ def of_documents(db: Connection, document_ids: Sequence[str], spec: str) -> list
                    v.probability, v.tier, v.match
             FROM verified_pairs AS v
             JOIN panels AS p ON p.panel_id IN (v.panel_a, v.panel_b)
-            WHERE p.document_id = ANY(%(ids)s) AND v.spec = %(spec)s AND v.tier <> 'C'
+            WHERE p.document_id = ANY(%(ids)s) AND v.spec = %(spec)s
+              AND (v.tier <> 'C' OR v.probability >= %(least)s)
             ORDER BY v.probability DESC, v.pair_id
             """,
-            {"ids": list(document_ids), "spec": spec},
+            {"ids": list(document_ids), "spec": spec, "least": least},
         ).fetchall()

@@ -112,19 +112,41 @@ def summary(db: Connection, job: Job) -> list[BatchSummary]:
         ).fetchall()
 
 
+def forget_units(db: Connection, asset: str, units: Sequence[str]) -> int:
+    """Drop what one asset did for some units: what it was made from has been made anew."""
+    return db.execute(
+        "DELETE FROM work WHERE asset = %(asset)s AND unit = ANY(%(units)s)",
+        {"asset": asset, "units": list(units)},
+    ).rowcount
+
+
 def troubles(db: Connection, document_id: str) -> list[Trouble]:
-    """Everything that did not end well for one document, reports themselves apart."""
+    """Everything that did not end well for one document, reports themselves apart.
+
+    Whichever partition it belongs to: a pair with a panel of an earlier document is worked on in
+    the partition of the later one.
+    """
     with db.cursor(row_factory=class_row(Trouble)) as cursor:
         return cursor.execute(
             """
+            WITH own AS (
+                SELECT panel_id FROM panels WHERE document_id = %(document_id)s
+            ), units AS (
+                SELECT document_id AS unit FROM documents WHERE document_id = %(document_id)s
+                UNION
+                SELECT page_unit(document_id, page)
+                FROM documents CROSS JOIN generate_series(1, page_count) AS page
+                WHERE document_id = %(document_id)s
+                UNION
+                SELECT panel_id FROM own
+                UNION
+                SELECT panel_a || '+' || panel_b FROM candidate_pairs
+                WHERE panel_a IN (SELECT panel_id FROM own)
+                   OR panel_b IN (SELECT panel_id FROM own)
+            )
             SELECT asset, unit, status, reason FROM work
-            WHERE batch_key IN (
-                    SELECT batch_key FROM page_batch_ranges WHERE document_id = %(document_id)s)
-              AND status <> 'ok' AND asset <> 'duplicate_reports'
-              AND (unit = %(document_id)s OR unit LIKE %(document_id)s || ':%%'
-                   OR EXISTS (SELECT FROM panels
-                              WHERE panel_id = ANY(string_to_array(unit, '+'))
-                                AND document_id = %(document_id)s))
+            WHERE unit IN (SELECT unit FROM units)
+              AND (status <> 'ok' OR reason <> '') AND asset <> 'duplicate_reports'
             ORDER BY asset, unit
             """,
             {"document_id": document_id},
