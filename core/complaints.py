@@ -47,12 +47,12 @@ KINDS = (
         # Exact shades; panels are compared by structure.
         r"ignoring broken ICC profile",
         r"ICC colorspace N=\d+ does not match profile",
-        r"cannot create ICC link",
+        r"cannot create ICC link|^lcms: ",
         r"Ignoring (invalid )?(Page|XObject) blending colorspace",
         r"Ignoring Transfer function",
         # Slips of writers that change nothing.
         r"line feed missing after stream begin marker|PDF stream Length incorrect",
-        r"gstate underflow in content stream",
+        r"gstate underflow in content stream|closepath with no current point",
         r"unknown PDF version|invalid version in PDF header|cannot find version marker",
     ),
     _kind(
@@ -65,7 +65,7 @@ KINDS = (
     ),
     _kind(
         "a font could not be read; text may be missing or look different",
-        r"font|glyph|freetype|cmap|\bcid\b|type3|type 3",
+        r"font|glyph|freetype|^FT_|cmap|\bcid\b|type3|type 3",
     ),
     _kind(
         "a picture or drawing could not be decoded completely; part of it may be missing",
@@ -76,12 +76,16 @@ KINDS = (
     _kind(
         "the drawing commands are damaged; what they should draw may be missing",
         r"syntax error|unknown keyword|content stream|operator|operand|nest|stack|interpret",
-        r"clip|pattern|shading|function|graphics state|gsave|inline",
+        r"clip|pattern|shading|function|graphics state|gsave|inline|hex string",
+    ),
+    _kind(
+        "the structure of the file is damaged; what belongs here may be missing",
+        r"xref|trailer|page tree|repair|\bobj|\bdict|generation|reference|claims to have",
     ),
 )
 """First match wins; what matches none is quoted as it is, because it may well be a loss."""
 
-OTHER = "the page is damaged in some way"
+OTHER = "something here is damaged"
 
 
 def in_words(messages: Iterable[str]) -> tuple[str, ...]:

@@ -235,7 +235,9 @@ class PdfFile:
             )
         self.page_count = int(facts["pages"])
         self.is_repaired = bool(facts["repaired"])
-        self.complaints = in_words(legible(str(line)) for line in facts["complaints"])
+        self.complaints = ()
+        if not self.is_repaired:  # which says more than the messages that led to it
+            self.complaints = in_words(legible(str(line)) for line in facts["complaints"])
         if facts["listed"] > self.page_count:
             self.complaints += (
                 f"the file says that it has {self.page_count:,} pages and lists "
@@ -306,6 +308,12 @@ class PdfFile:
         message = legible(message.replace(str(self.path.resolve()), self.path.name)).rstrip(".")
         if kind == "memory":
             self._over_budget(where, asked_mb=_asked_mb(message))
+        if kind == "input" and message.startswith("Failed to open file"):
+            raise InputError(
+                f"{where} is damaged beyond repair; download it again, or export it anew."
+            )
+        if kind == "input" and message.endswith("not in document"):
+            raise InputError(f"{where} is missing, although the file counts it among its pages.")
         if kind == "input":
             raise InputError(
                 f"{message}." if message.startswith("page ") else f"{where} {complaint}: {message}."
