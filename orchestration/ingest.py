@@ -1,9 +1,7 @@
 """Ingest: files become documents and page batches, once each, whatever they are called."""
 
 import hashlib
-import os
 import re
-import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from core.batches import BatchSpec, divide
 from core.errors import BudgetError, InputError
 from core.text import NO_CREDENTIALS, holds_credentials, legible, without_secrets
 from core.work import Status
+from orchestration.files import LOCAL, NotNowError, Refusal, below, in_words, read_blocks
 from resources.images import ImageStore
 from resources.pdf import PdfFile, PdfLimits
 from store.database import Db
@@ -28,6 +27,13 @@ from store.documents import Document
 _BLOCK = 1 << 20
 WORKER_MB = 250
 """Memory for opening a file: parsing the page tree of a 5,000-page file takes less than 100."""
+
+
+OPENING_S = 30.0
+"""Half of what a tick of the inbox has. Opening takes some 0.1 s, and seconds for 5,000 pages."""
+
+TITLE_LETTERS = 300
+"""Of a title that is kept; some files have their whole text there."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,20 @@ class Received:
         document: What the store knows of it; None where not even its bytes could be read.
         new: Whether it was seen for the first time.
         reason: Why it could not be taken in or opened; empty otherwise.
+        again: Whether trying again may help: it could not be read, or changed while it was.
     """
 
     name: str
     document: Document | None
     new: bool
     reason: str = ""
+    again: bool = False
 
 
-def find_files(paths: Iterable[str]) -> Iterator[UPath]:
+def find_files(paths: Iterable[str]) -> Iterator[UPath | Received]:
     """The files that paths mean: files themselves, the PDFs below folders, URLs of a store.
+
+    What is called PDF in a folder and is not taken in comes with the reason instead.
 
     Raises:
         InputError: A path leads nowhere, or is a URL that holds credentials.
@@ -57,16 +67,27 @@ def find_files(paths: Iterable[str]) -> Iterator[UPath]:
         if holds_credentials(text):
             raise InputError(f"{without_secrets(text)}: {NO_CREDENTIALS}")
         path = UPath(text)
-        if path.is_dir():
-            found = sorted(
-                (child for child in path.rglob("*") if child.suffix.lower() == ".pdf"),
-                key=str,
-            )
-            yield from found
-        elif path.exists():
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except OSError as error:
+            raise InputError(f"{without_secrets(text)}: {in_words(error)}") from error
+        if is_folder and path.protocol in LOCAL:
+            folder = Path(path.path)
+            for found in below(folder):
+                yield refused(found, folder) if isinstance(found, Refusal) else UPath(found)
+        elif is_folder:
+            children = (child for child in path.rglob("*") if child.suffix.lower() == ".pdf")
+            yield from sorted(children, key=str)
+        elif is_there:
             yield path
         else:
             raise InputError(f"{without_secrets(text)}: there is no such file or folder")
+
+
+def refused(refusal: Refusal, folder: Path) -> Received:
+    """What is said of something in a folder that is not taken in."""
+    name = legible(str(refusal.path.relative_to(folder.parent)))
+    return Received(name, None, new=False, reason=f"{name}: {refusal.reason}")
 
 
 def receive(
@@ -86,8 +107,9 @@ def receive(
     with tempfile.NamedTemporaryFile(suffix=".pdf") as copy:
         try:
             digest, size = _copy(path, cast(BinaryIO, copy), limits.max_file_bytes)
-        except (InputError, OSError) as error:
-            return Received(name, None, new=False, reason=f"{name}: {_words(error)}")
+        except InputError as error:
+            again = isinstance(error, NotNowError)
+            return Received(name, None, new=False, reason=f"{name}: {error}", again=again)
         known = store.documents.get(db, [digest])
         if known and images.exists(known[0].file_key):
             return Received(name, known[0], new=False, reason=known[0].reason)
@@ -106,7 +128,7 @@ def receive(
 
 def _name(path: UPath) -> str:
     """What the file is called; the query of an address may be a signature, and is no name."""
-    if path.protocol in ("", "file", "local"):
+    if path.protocol in LOCAL:
         return path.name
     return re.split("[?#]", path.name)[0]
 
@@ -124,37 +146,27 @@ def register_partitions(db: Db, instance: dg.DagsterInstance) -> int:
     return len(missing)
 
 
-def _copy(path: UPath, target: BinaryIO, most: int) -> tuple[str, int]:
+def _copy(path: UPath, target: BinaryIO, most_bytes: int) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
-    with _open_regular(path) as source:
-        while block := source.read(_BLOCK):
-            size += len(block)
-            if size > most:
-                raise InputError(f"larger than {most // _BLOCK} MB; split it, or raise the limit")
-            digest.update(block)
-            target.write(block)
+    for block in read_blocks(path, most_bytes):
+        size += len(block)
+        digest.update(block)
+        target.write(block)
     return digest.hexdigest(), size
-
-
-def _open_regular(path: UPath) -> BinaryIO:
-    """Open a file for reading, but no pipe, device or folder: those may never end."""
-    if path.protocol not in ("", "file", "local"):
-        return cast(BinaryIO, path.open("rb"))
-    descriptor = os.open(path.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise InputError("not a regular file; copy its content to a file and add that")
-    return os.fdopen(descriptor, "rb")
 
 
 def _opened(path: Path, digest: str, name: str, size: int, limits: PdfLimits) -> Document:
     status, reason, pages, title = Status.OK, "", 0, ""
     try:
-        with PdfFile(path, memory_mb=WORKER_MB, limits=limits) as pdf:
+        with PdfFile(path, memory_mb=WORKER_MB, timeout_s=OPENING_S, limits=limits) as pdf:
             pages, title = pdf.page_count, pdf.title
+            wrong = list(pdf.complaints)
             if pdf.is_repaired:
-                status = Status.DEGRADED
-                reason = "the file is damaged and was repaired on opening; pages may be missing"
+                wrong.append(
+                    "the file is damaged and was repaired on opening; pages may be missing"
+                )
+            if wrong:
+                status, reason = Status.DEGRADED, "; ".join(wrong)
     except (InputError, BudgetError) as error:
         status, reason = Status.FAILED, str(error).replace(path.name, "the file")
     return Document(
@@ -162,14 +174,8 @@ def _opened(path: Path, digest: str, name: str, size: int, limits: PdfLimits) ->
         name=name,
         size_bytes=size,
         page_count=pages,
-        title=legible(title),
+        title=legible(title)[:TITLE_LETTERS],
         status=status,
         reason=reason,
         file_key=f"documents/{digest[:2]}/{digest}.pdf",
     )
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error)

@@ -1,8 +1,12 @@
 """Sensors: what happens when something arrives."""
 
+import contextlib
 import json
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import dagster as dg
 from upath import UPath
@@ -12,7 +16,8 @@ from core.batches import runs_of_neighbours
 from core.text import visible
 from orchestration import jobs
 from orchestration import settings as environment
-from orchestration.ingest import receive, register_partitions
+from orchestration.files import Refusal, below
+from orchestration.ingest import receive, refused, register_partitions
 from orchestration.requests import requests_for
 from orchestration.specs import specs_in_force
 from resources.encoder import Encoder
@@ -21,10 +26,42 @@ from resources.postgres import Postgres
 from resources.settings import CopySearch
 
 FILES_PER_TICK = 50
-"""A tick has a minute; taking in a file costs about 0.2 s and its copy."""
+"""Taking in a file costs about 0.2 s and its copy."""
+
+TICK_S = 20.0
+"""No file is begun later than this. Dagster ends a tick after 60 s and forgets what it did, and the
+last file may take 30 to open."""
 
 SETTLED_S = 5.0
-"""A file that changed less than this ago may still be on its way in."""
+"""A file that changed less than this ago may still be on its way in, unless it is just as it was
+when it was last looked at: a file's date may lie in the future, and clocks are set back."""
+
+Stamp = list[float]
+
+
+@dataclass
+class Memory:
+    """What a tick leaves for the next one, by path in the inbox.
+
+    Attributes:
+        seen: Size and times of what was taken in or refused for good.
+        waiting: The same of what may still be on its way in.
+    """
+
+    seen: dict[str, Stamp]
+    waiting: dict[str, Stamp]
+
+    @classmethod
+    def read(cls, cursor: str | None) -> Self:
+        """From a cursor; nothing is known from one of another form, and content is known anyway."""
+        stored = json.loads(cursor or "{}")
+        if not {"seen", "waiting"} <= stored.keys():
+            return cls({}, {})
+        return cls(stored["seen"], stored["waiting"])
+
+    def written(self) -> str:
+        """As a cursor."""
+        return json.dumps({"seen": self.seen, "waiting": self.waiting})
 
 
 @dg.sensor(
@@ -47,44 +84,73 @@ def inbox(
     folder = environment.from_environment().inbox
     if not folder.is_dir():
         return dg.SkipReason(f"there is no inbox at {folder}; make the folder or set QUIRE_INBOX")
-    seen: dict[str, list[float]] = json.loads(context.cursor or "{}")
-    now = {str(path.relative_to(folder)): _stamp(path) for path in _candidates(folder)}
-    fresh = [name for name, stamp in now.items() if seen.get(name) != stamp][:FILES_PER_TICK]
+    started = time.monotonic()
+    before = Memory.read(context.cursor)
+    now, refusals = _looked_at(folder)
+    fresh = [
+        name
+        for name, stamp in now.items()
+        if before.seen.get(name) != stamp and _is_settled(stamp, before.waiting.get(name))
+    ]
+    after = Memory(
+        {name: stamp for name, stamp in before.seen.items() if name in now},
+        {name: stamp for name, stamp in now.items() if before.seen.get(name) != stamp},
+    )
     taken: list[str] = []
     troubles: list[str] = []
     with postgres.connect() as db:
-        for name in fresh:
-            received = receive(db, images, UPath(folder / name))
+        for name in fresh[:FILES_PER_TICK]:
+            if time.monotonic() - started > TICK_S:
+                break
+            if name in refusals:
+                received = refused(refusals[name], folder)
+            else:
+                received = receive(db, images, UPath(folder / name))
             if received.document is not None:
                 taken.append(received.document.document_id)
             if received.reason:
                 troubles.append(received.reason)
+            if not received.again:
+                after.seen[name] = after.waiting.pop(name)
         register_partitions(db, context.instance)
         missing = set(store.page_batches.unfinished(db, specs_in_force(db, copy_search, encoder)))
         wanted = missing.intersection(store.page_batches.keys(db, taken))
         neighbours = runs_of_neighbours(wanted, store.page_batches.keys(db))
     for trouble in troubles:
         context.log.warning(visible(trouble))
-    kept = {name: stamp for name, stamp in seen.items() if name in now}
-    cursor = json.dumps(kept | {name: now[name] for name in fresh})
-    if not wanted:
-        context.update_cursor(cursor)
-        return dg.SkipReason(f"{len(now)} files, nothing new among them")
-    return dg.SensorResult(run_requests=requests_for(neighbours, name="inbox"), cursor=cursor)
+    if wanted:
+        requests = requests_for(neighbours, name="inbox")
+        return dg.SensorResult(run_requests=requests, cursor=after.written())
+    context.update_cursor(after.written())
+    return dg.SkipReason(_nothing_new(len(now), troubles, refusals, folder))
 
 
-def _candidates(folder: Path) -> list[Path]:
-    horizon = time.time() - SETTLED_S
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() == ".pdf"
-        and path.is_file()
-        and not path.is_symlink()
-        and path.stat().st_mtime <= horizon
-    )
+def _looked_at(folder: Path) -> tuple[dict[str, Stamp], dict[str, Refusal]]:
+    """Everything that is called PDF, with its stamp, and what of it is not taken in as it is."""
+    now: dict[str, Stamp] = {}
+    refusals: dict[str, Refusal] = {}
+    for found in below(folder):
+        path = found.path if isinstance(found, Refusal) else found
+        name = str(path.relative_to(folder))
+        with contextlib.suppress(FileNotFoundError):  # taken away since
+            facts = path.lstat()
+            now[name] = [facts.st_size, facts.st_mtime, facts.st_ctime]
+            if isinstance(found, Refusal):
+                refusals[name] = found
+    return now, refusals
 
 
-def _stamp(path: Path) -> list[float]:
-    facts = path.stat()
-    return [facts.st_size, facts.st_mtime]
+def _is_settled(stamp: Stamp, last: Stamp | None) -> bool:
+    return stamp == last or time.time() - stamp[1] >= SETTLED_S
+
+
+def _nothing_new(
+    count: int, troubles: Sequence[str], refusals: Mapping[str, Refusal], folder: Path
+) -> str:
+    """Why a tick requests nothing, with what cannot be taken in, tick after tick."""
+    told = [*troubles, *(refused(refusal, folder).reason for refusal in refusals.values())]
+    told = list(dict.fromkeys(visible(each) for each in told))
+    text = f"{count} files, nothing new among them"
+    if told:
+        text += f"; {len(told)} cannot be taken in as they are: " + "; ".join(told[:5])
+    return text

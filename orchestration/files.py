@@ -1,0 +1,125 @@
+"""Files from outside: which ones a folder holds, and reading one that may be anything.
+
+A folder that a stranger packed may hold links to what is not theirs, pipes that never end, folders
+that cannot be read. Nothing is followed that leads elsewhere, and nothing is left out unsaid.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from upath import UPath
+
+from core.errors import InputError
+
+_BLOCK = 1 << 20
+LOCAL = ("", "file", "local")
+"""What the protocol of a path on this machine is called."""
+
+
+class NotNowError(InputError):
+    """The file cannot be read at this time; later it may be."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something in a folder that is not taken in.
+
+    Attributes:
+        path: Where it is.
+        reason: Why, and what would help.
+    """
+
+    path: Path
+    reason: str
+
+
+def below(folder: Path) -> Iterator[Path | Refusal]:
+    """Everything in a folder and its folders that is called PDF, in a fixed order.
+
+    Links are not followed, because they may lead to what was not handed over, or round in a circle;
+    folders that cannot be read are told. Whatever else is called PDF is for `read_blocks` to judge.
+    """
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Refusal(here, f"a folder that cannot be read: {in_words(error)}")
+            continue
+        folders: list[Path] = []
+        for entry in entries:
+            path = here / entry.name
+            is_pdf = path.suffix.lower() == ".pdf"
+            if entry.is_symlink():
+                if is_pdf or path.is_dir():
+                    yield Refusal(path, "a link, which is not followed; add what it leads to")
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif is_pdf:
+                yield path
+        waiting += reversed(folders)
+
+
+def read_blocks(path: UPath, most_bytes: int) -> Iterator[bytes]:
+    """The content of a regular file, 1 MiB at a time.
+
+    Raises:
+        NotNowError: It cannot be read, or it changed while it was read: half of it is old and half
+            is new.
+        InputError: It is a pipe, a device, a socket or a folder, or larger than ``most_bytes``.
+    """
+    size = 0
+    try:
+        with _open_regular(path) as source:
+            before = _stamp(path, source)
+            while block := source.read(_BLOCK):
+                size += len(block)
+                if size > most_bytes:
+                    raise InputError(
+                        f"larger than {most_bytes // _BLOCK} MB; split it, or raise the limit"
+                    )
+                yield block
+            after = _stamp(path, source)
+    except OSError as error:
+        raise NotNowError(in_words(error)) from error
+    if before != after or (after is not None and after[0] != size):
+        raise NotNowError("it changed while it was read; add it again once it is complete")
+
+
+def in_words(error: OSError) -> str:
+    """What the system says is wrong, without the path."""
+    return error.strerror.lower() if error.strerror else str(error)
+
+
+def _open_regular(path: UPath) -> BinaryIO:
+    """Open a file for reading, but no pipe, device, socket or folder: those may never end."""
+    if path.protocol not in LOCAL:
+        return cast(BinaryIO, path.open("rb"))
+    _require_regular(path.stat().st_mode)
+    # Opening must not wait for a writer, nor make a terminal ours, should it be replaced just now.
+    descriptor = os.open(path.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        _require_regular(os.fstat(descriptor).st_mode)
+    except InputError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _require_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise InputError("not a regular file; copy its content to a file and add that")
+
+
+def _stamp(path: UPath, source: BinaryIO) -> tuple[int, int, int] | None:
+    """What changes with a local file's content; None where the file is remote."""
+    if path.protocol not in LOCAL:
+        return None
+    facts = os.fstat(source.fileno())
+    return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
