@@ -55,6 +55,10 @@ def documents(
     def check(item: PendingDocument) -> tuple[str, str]:
         if item.document.status == Status.FAILED:
             return item.document.status, item.document.reason
+        if not images.exists(item.document.file_key):
+            raise InputError(
+                f"the stored copy of {item.document.name} is missing; add the file again"
+            )
         with images.local(item.document.file_key) as path:
             found = _sha256(path)
         if found != item.document.document_id:

@@ -13,6 +13,7 @@ from upath import UPath
 
 import store.documents
 import store.page_batches
+import store.work
 from assets.partitions import page_batches
 from core.batches import BatchSpec, divide
 from core.errors import BudgetError, InputError
@@ -111,7 +112,7 @@ def receive(
             again = isinstance(error, NotNowError)
             return Received(name, None, new=False, reason=f"{name}: {error}", again=again)
         known = store.documents.get(db, [digest])
-        if known and images.exists(known[0].file_key):
+        if known and _is_whole(db, images, known[0]):
             return Received(name, known[0], new=False, reason=known[0].reason)
         copy.flush()
         document = _opened(Path(copy.name), digest, name, size, limits)
@@ -121,9 +122,18 @@ def receive(
                 target.write(block)
     with db.transaction():
         new = store.documents.add(db, document)
+        store.work.forget_failures(db, digest)  # it is tried again, now that the file is there
         batches = divide(digest, document.page_count, spec or BatchSpec())
         store.page_batches.add(db, batches)
     return Received(name, document, new=new, reason=document.reason)
+
+
+def _is_whole(db: Db, images: ImageStore, known: Document) -> bool:
+    """Whether the stored copy is there and was not found to be another file than was received."""
+    altered = known.status != Status.FAILED and store.work.has_failed(
+        db, "documents", known.document_id
+    )
+    return images.exists(known.file_key) and not altered
 
 
 def _name(path: UPath) -> str:

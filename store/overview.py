@@ -22,10 +22,19 @@ class Overview:
 
 @dataclass(frozen=True)
 class TroubledDocument:
-    """A document of which something did not end well."""
+    """A document of which something did not end well.
+
+    Attributes:
+        name: As received.
+        reason: One of its reasons.
+        reasons: How many it has.
+        documents: How many such documents there are in all.
+    """
 
     name: str
     reason: str
+    reasons: int
+    documents: int
 
 
 def get(db: Connection) -> Overview:
@@ -56,7 +65,11 @@ def troubled_documents(db: Connection, limit: int) -> list[TroubledDocument]:
     with db.cursor(row_factory=class_row(TroubledDocument)) as cursor:
         return cursor.execute(
             """
-            SELECT name, min(coalesce(nullif(work.reason, ''), documents.reason)) AS reason
+            SELECT name,
+                   coalesce(min(coalesce(nullif(work.reason, ''), documents.reason)), '') AS reason,
+                   count(DISTINCT coalesce(nullif(work.reason, ''), documents.reason))::int
+                       AS reasons,
+                   (count(*) OVER ())::int AS documents
             FROM documents
             LEFT JOIN page_batch_ranges USING (document_id)
             LEFT JOIN work ON work.batch_key = page_batch_ranges.batch_key

@@ -43,7 +43,11 @@ class Page:
 
 
 def pending(db: Connection, job: Job, limit: int) -> list[PendingPage]:
-    """Pages of the job's partitions that are not yet in its ledger, in order."""
+    """Pages of the job's partitions that are not yet in its ledger, in order.
+
+    None of a document whose stored copy is not what was received: what is in it would go under the
+    document's name.
+    """
     with db.cursor(row_factory=class_row(PendingPage)) as cursor:
         return cursor.execute(
             """
@@ -53,6 +57,8 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingPage]:
             JOIN documents AS d USING (document_id)
             CROSS JOIN generate_series(r.first_page, r.last_page) AS page
             WHERE r.batch_key = ANY(%(keys)s) AND d.status <> 'failed'
+              AND NOT EXISTS (SELECT FROM work WHERE asset = 'documents' AND unit = d.document_id
+                                AND status = 'failed')
               AND NOT is_done(%(asset)s, page_unit(r.document_id, page), %(spec)s, %(budget_mb)s)
             ORDER BY r.document_id, page
             LIMIT %(limit)s
@@ -76,6 +82,8 @@ def pending_read(db: Connection, job: Job, limit: int) -> list[Page]:
                    d.file_key, p.width_pt, p.height_pt, p.content
             FROM pages AS p JOIN documents AS d USING (document_id)
             WHERE p.batch_key = ANY(%(keys)s)
+              AND NOT EXISTS (SELECT FROM work WHERE asset = 'documents' AND unit = d.document_id
+                                AND status = 'failed')
               AND NOT is_done(%(asset)s, page_unit(p.document_id, p.page), %(spec)s, %(budget_mb)s)
             ORDER BY p.document_id, p.page
             LIMIT %(limit)s

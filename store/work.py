@@ -120,6 +120,34 @@ def forget_units(db: Connection, asset: str, units: Sequence[str]) -> int:
     ).rowcount
 
 
+def has_failed(db: Connection, asset: str, unit: str) -> bool:
+    """Whether a unit failed, under whatever spec."""
+    row = db.execute(
+        """
+        SELECT EXISTS (SELECT FROM work
+                       WHERE asset = %(asset)s AND unit = %(unit)s AND status = 'failed')
+        """,
+        {"asset": asset, "unit": unit},
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def forget_failures(db: Connection, document_id: str) -> int:
+    """Drop what failed of a document and its pages, so that it is tried again."""
+    return db.execute(
+        """
+        DELETE FROM work WHERE status = 'failed' AND unit IN (
+            SELECT document_id FROM documents WHERE document_id = %(id)s
+            UNION ALL
+            SELECT page_unit(document_id, page)
+            FROM documents CROSS JOIN generate_series(1, page_count) AS page
+            WHERE document_id = %(id)s)
+        """,
+        {"id": document_id},
+    ).rowcount
+
+
 def troubles(db: Connection, document_id: str) -> list[Trouble]:
     """Everything that did not end well for one document, reports themselves apart.
 
