@@ -252,7 +252,7 @@ def picture_faults(contents: Contents, images: ImageStore) -> dict[str, str]:
     for panel_id in sorted({s for p in contents.pairs for s in (p.panel_a, p.panel_b)}):
         try:
             images.read_image(contents.panels[panel_id].image_key)
-        except InputError as fault:
+        except (InputError, ValueError) as fault:
             faults[panel_id] = str(fault)
     return faults
 
@@ -298,7 +298,7 @@ def _trusted(stored: list[VerifiedPair], tiers: TierSpec) -> tuple[list[Verified
     trusted: list[VerifiedPair] = []
     altered: list[str] = []
     for pair in stored:
-        readable = pair.relation in RELATIONS and pair.match.keys() >= _MATCH_KEYS
+        readable = pair.relation in RELATIONS and set(pair.match or ()) >= _MATCH_KEYS
         tier = tier_of(pair.probability, FoundRelation(pair.relation), tiers) if readable else ""
         if tier != pair.tier:
             told = "and cannot be read" if not readable else f"tier {pair.tier}, should be {tier}"
@@ -494,7 +494,7 @@ def _picture(contents: Contents, images: ImageStore, panel: Panel) -> Image | No
         return None
     try:
         return images.read_image(panel.image_key)
-    except InputError as fault:
+    except (InputError, ValueError) as fault:
         raise PictureError(panel.panel_id, str(fault)) from fault
 
 

@@ -37,7 +37,7 @@ def table_of(db: Connection, encoder_id: str, dim: int) -> str:
             db.execute(
                 SQL(
                     """
-                    CREATE TABLE {table} (
+                    CREATE TABLE IF NOT EXISTS {table} (
                         panel_id text NOT NULL REFERENCES panels ON DELETE CASCADE,
                         ordinal integer NOT NULL,
                         embedding halfvec({dim}) NOT NULL
