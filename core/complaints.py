@@ -53,6 +53,7 @@ KINDS = (
         # Slips of writers that change nothing.
         r"line feed missing after stream begin marker|PDF stream Length incorrect",
         r"gstate underflow in content stream|closepath with no current point",
+        r"garbage bytes before version marker",
         r"unknown PDF version|invalid version in PDF header|cannot find version marker",
     ),
     _kind(

@@ -37,6 +37,21 @@ _MOST_HEADER_BYTES = 64 << 20
 """Ten times what a page with as many boxes as are listed takes; no more is believed."""
 
 
+_BEGINNINGS = (
+    (b"\x89PNG\r\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"\x00\x00\x00\x0cjP", "a JPEG 2000 picture"),
+    (b"%!PS", "a PostScript file"),
+    (b"{\\rtf", "a text document"),
+    (b"\xd0\xcf\x11\xe0", "an office document"),
+    (b"\x1f\x8b", "a compressed file"),
+)
+"""What files that people take for PDFs begin with."""
+
+
 @dataclass(frozen=True)
 class PdfLimits:
     """How large a file and a page may be; checked before anything of that size is allocated."""
@@ -312,6 +327,8 @@ class PdfFile:
             raise InputError(
                 f"{where} is damaged beyond repair; download it again, or export it anew."
             )
+        if message.startswith("exception stack overflow"):
+            message = "it is nested deeper than can be followed"
         if kind == "input" and message.endswith("not in document"):
             raise InputError(f"{where} is missing, although the file counts it among its pages.")
         if kind == "input":
@@ -456,6 +473,9 @@ def _require_pdf(path: Path, limits: PdfLimits) -> None:
         raise InputError(
             f"{name} is a ZIP archive or an office document, not a PDF; unpack it or export it."
         )
+    for beginning, kind in _BEGINNINGS:
+        if head.startswith(beginning):
+            raise InputError(f"{name} is {kind}, not a PDF; export or print it as one.")
     raise InputError(f"{name} is not a PDF; export or print it as one.")
 
 

@@ -19,6 +19,7 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import pymupdf
@@ -49,6 +50,9 @@ PR_SET_PDEATHSIG = 1
 DRAW = re.compile(rb"/([^\s/\[\]()<>{}%]+)\s+Do\b")
 """The command that draws a named image or form."""
 
+SET_FONT = re.compile(rb"/([^\s/\[\]()<>{}%#]+)\s+[\d.]+\s+Tf\b")
+"""The command that chooses a font, by a name that is written plainly."""
+
 Header = dict[str, Any]
 
 
@@ -73,6 +77,16 @@ class Complaints:
     def add(self, text: str) -> None:
         """What the worker found wrong by itself."""
         self.said.setdefault(text)
+
+    @contextlib.contextmanager
+    def unheard(self) -> Iterator[None]:
+        """What fails here, for lack of memory or otherwise, is not needed for the answer."""
+        said, short = dict(self.said), self.short_of_memory
+        try:
+            yield
+        except (MemoryError, RuntimeError, mupdf.FzErrorBase):
+            mupdf.fz_flush_warnings()
+            self.said, self.short_of_memory = said, short
 
     def forget(self) -> None:
         """Begin anew."""
@@ -124,7 +138,10 @@ class Worker:
         shown = page.rect
         # Read before anything else: listing the paths rebuilds the page without its rotation.
         turn: Any = pymupdf.Matrix(page.rotation_matrix)
-        drawn = drawn_images(page)
+        commands = b""
+        with self.complaints.unheard():
+            commands = bytes(page.read_contents())
+        drawn = drawn_images(page, commands)
         images = [
             {
                 "xref": int(info["xref"]),
@@ -139,6 +156,8 @@ class Worker:
         for xref in sorted({image["xref"] for image in images})[:MOST_IMAGES_CHECKED]:
             if lie := lying_size(self.doc, xref):
                 self.complaints.add(lie)
+        for name in missing_fonts(page, commands):
+            self.complaints.add(f"cannot find Font resource '{name}'")
         words = [
             rounded(pymupdf.Rect(word[:4]) * turn)
             for word in page.get_text("words", sort=False)[:limit]
@@ -178,22 +197,33 @@ class Worker:
         return header, pixels.samples_mv
 
 
-def drawn_images(page: Any) -> list[Header]:
+def drawn_images(page: Any, commands: bytes) -> list[Header]:
     """The page's images in drawing order, each with its number in the file.
 
     MuPDF finds the numbers by decoding and hashing every image, which takes as long as rendering.
-    The page's own drawing commands name them as well; where the two lists fit together, they do.
+    The page's own drawing ``commands`` name them as well; where the two lists fit, they do.
     """
     drawn = page.get_image_info()
     if not drawn:
         return []
     named = {image[7]: image for image in page.get_images(full=True) if image[9] == 0}
-    commands = (name.decode("latin-1") for name in DRAW.findall(page.read_contents()))
-    listed = [named[name] for name in commands if name in named]
+    names = (name.decode("latin-1") for name in DRAW.findall(commands))
+    listed = [named[name] for name in names if name in named]
     sizes = [(image[2], image[3]) for image in listed]
     if sizes != [(info["width"], info["height"]) for info in drawn]:
         return page.get_image_info(xrefs=True)
     return [{**info, "xref": image[0]} for info, image in zip(drawn, listed, strict=True)]
+
+
+def missing_fonts(page: Any, commands: bytes) -> list[str]:
+    """Fonts that the page's text is set in and that the page does not have.
+
+    MuPDF sets it in another one without a word.
+    """
+    wanted = {name.decode("latin-1") for name in SET_FONT.findall(commands)}
+    if not wanted:
+        return []
+    return sorted(wanted - {font[4] for font in page.get_fonts(full=True)})
 
 
 def listed_pages(doc: Any, most: int) -> int:

@@ -4,7 +4,9 @@ Every image codec, filter and way of storing objects that papers use is in one o
 read without a complaint, so whatever is said about a mutation of one is owed to the mutation.
 """
 
+import hashlib
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -219,9 +221,35 @@ def _forms(picture: Image) -> bytes:
 
 
 def _encrypted(data: bytes) -> bytes:
-    doc = pymupdf.open(stream=data, filetype="pdf")
-    aes_128 = 4
-    return doc.tobytes(encryption=aes_128, owner_pw="owner", user_pw="", permissions=4)
+    """The file with an owner's password, by the one method of PDF that uses no random numbers."""
+    filler = bytes.fromhex("28bf4e5e4e758a4164004e56fffa01082e2e00b6d0683e802f0ca9fe6453697a")
+    permissions = struct.pack("<i", -4)
+    owner = _rc4(hashlib.md5((b"owner" + filler)[:32]).digest()[:5], filler)
+    key = hashlib.md5(filler + owner + permissions + b"\0").digest()[:5]
+    objects: dict[int, bytes] = {}
+    for found in re.finditer(rb"(\d+) 0 obj\n(.*?)\nendobj\n", data, re.DOTALL):
+        number, body = int(found[1]), found[2]
+        head, marker, rest = body.partition(b"stream\n")
+        if marker:
+            own = hashlib.md5(key + struct.pack("<I", number)[:3] + b"\0\0").digest()[:10]
+            rest = _rc4(own, rest.removesuffix(b"\nendstream")) + b"\nendstream"
+        objects[number] = head + marker + rest
+    trailer = b"/ID [<00> <00>] /Encrypt << /Filter /Standard /V 1 /R 2 /P -4 /O <%s> /U <%s> >>"
+    return assemble(objects, trailer % (owner.hex().encode(), _rc4(key, filler).hex().encode()))
+
+
+def _rc4(key: bytes, data: bytes) -> bytes:
+    state, j = list(range(256)), 0
+    for i in range(256):
+        j = (j + state[i] + key[i % len(key)]) % 256
+        state[i], state[j] = state[j], state[i]
+    out, i, j = bytearray(data), 0, 0
+    for at in range(len(out)):
+        i = (i + 1) % 256
+        j = (j + state[i]) % 256
+        state[i], state[j] = state[j], state[i]
+        out[at] ^= state[(state[i] + state[j]) % 256]
+    return bytes(out)
 
 
 def _excerpt(number: int) -> Iterator[tuple[str, bytes]]:

@@ -132,7 +132,8 @@ def test_a_page_that_cannot_be_shown_within_the_limit_is_refused(tmp_path: Path)
         (b"", "is empty"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b"PK\x03\x04" + bytes(64), "is a ZIP archive"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(64), "is not a PDF"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "is a PNG picture, not a PDF"),
+        (b"Dear editor," * 9, "is not a PDF"),
         (b"%PDF-1.7\nnothing more", "damaged beyond repair|cannot be opened"),
     ],
 )
