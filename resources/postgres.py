@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import Field
 
+from core.text import visible
 from resources.embedded_postgres import DatabaseUnavailableError, EmbeddedPostgres
 from store.migrate import MigrationError, UnsuitableServerError, check_server, migrate
 
@@ -81,6 +82,9 @@ class Postgres(dg.ConfigurableResource):
         db = self._open()
         try:
             yield db
+        except psycopg.Error as error:
+            _make_inert(error)
+            raise
         finally:
             db.close()
 
@@ -240,6 +244,14 @@ def _without_password(message: str, known: dict[str, Any]) -> str:
         reason = reason.removeprefix(opening)
     password = str(known.get("password") or "")
     return reason.replace(password, "***") if password else reason
+
+
+def _make_inert(error: psycopg.Error) -> None:
+    """Spell out what would act in the words of a database error, which quote what was stored."""
+    parts = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
+    said = [visible(part) for part in parts if part]
+    if said:
+        error.args = ("\n".join(said),)
 
 
 def _create_database(db: psycopg.Connection, name: str) -> None:

@@ -247,3 +247,15 @@ def test_dagster_stores_the_name_of_the_variable_and_hands_over_its_value(
     assert "QUIRE_DATABASE_URL" in dg.serialize_value(snapshot)
     assert "s3cret" not in dg.serialize_value(snapshot)
     assert not any("s3cret" in dg.serialize_value(event) for event in events)
+
+
+def test_what_a_database_error_quotes_does_not_act(postgres: Postgres) -> None:
+    hostile = "\x1b[31mred\r\nquire: finished\u202e"
+    with (
+        pytest.raises(psycopg.errors.InvalidTextRepresentation) as caught,
+        postgres.connect() as db,
+    ):
+        db.execute("SELECT %(text)s::text::int", {"text": hostile})
+    assert str(caught.value).startswith("invalid input syntax for type integer")
+    assert "\\x1b[31mred\\r\\nquire: finished\\u202e" in str(caught.value)
+    assert str(caught.value).isprintable()
