@@ -6,7 +6,8 @@
 #   scripts/setup.sh --groups "run s3"    only these sections of the lock
 #   scripts/setup.sh --venv DIR           somewhere else than .venv
 #   scripts/setup.sh --no-project         what Quire needs, without Quire itself (for an image)
-#   scripts/setup.sh --browser            also see to the Chromium that the browser tests need
+#   scripts/setup.sh --browser            also see to the Chromium that the browser tests need, and
+#                                         to an nginx for the tests of deploy/nginx.conf
 #
 #   QUIRE_TORCH=cpu    (default) CPU build of torch; anything else is an error, never a surprise
 #   QUIRE_TORCH=gpu    the index's own build, with CUDA on Linux
@@ -33,7 +34,7 @@ while [ $# -gt 0 ]; do
     --groups) GROUPS_WANTED=$2; shift ;;
     --no-project) PROJECT=0 ;;
     --browser) BROWSER=1 ;;
-    *) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
   shift
 done
@@ -365,5 +366,28 @@ install_browser() {
   if ! has_browser; then die "Chromium was installed, but does not start; see $LOG"; fi
 }
 
+# ---- a proxy for the tests ------------------------------------------------------------------
+
+# Unpacked rather than installed: the package would start a server on port 80. Without it a handful
+# of tests are skipped, and say why.
+fetch_proxy() {
+  if PATH="$VENV/bin:/usr/sbin:$PATH" command -v nginx >/dev/null; then return; fi
+  command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 0
+  local package folder="$VENV/nginx"
+  LOG=$VENV/setup.log
+  for package in nginx nginx-core; do
+    rm -rf "$folder" && mkdir -p "$folder"
+    if (cd "$folder" && apt-get download -qq "$package" && dpkg -x ./*.deb .) >>"$LOG" 2>&1 &&
+      [ -x "$folder/usr/sbin/nginx" ] && "$folder/usr/sbin/nginx" -v >>"$LOG" 2>&1; then
+      ln -sf "$folder/usr/sbin/nginx" "$VENV/bin/nginx"
+      return
+    fi
+  done
+  rm -rf "$folder"
+}
+
 install_environment
-if [ "$BROWSER" = 1 ]; then install_browser; fi
+if [ "$BROWSER" = 1 ]; then
+  install_browser
+  fetch_proxy
+fi
