@@ -66,7 +66,7 @@ KINDS = (
     ),
     _kind(
         "a font could not be read; text may be missing or look different",
-        r"font|glyph|freetype|^FT_|cmap|\bcid\b|type3|type 3",
+        r"font|glyph|freetype|\bFT_|cmap|\bcid\b|type3|type 3",
     ),
     _kind(
         "a picture or drawing could not be decoded completely; part of it may be missing",
@@ -81,7 +81,7 @@ KINDS = (
     ),
     _kind(
         "the structure of the file is damaged; what belongs here may be missing",
-        r"xref|trailer|page tree|repair|\bobj|\bdict|generation|reference|claims to have",
+        r"xref|trailer|page ?tree|repair|\bobj|\bdict|generation|reference|claims to have",
     ),
 )
 """First match wins; what matches none is quoted as it is, because it may well be a loss."""

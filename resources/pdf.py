@@ -255,8 +255,8 @@ class PdfFile:
             self.complaints = in_words(legible(str(line)) for line in facts["complaints"])
         if facts["listed"] > self.page_count:
             self.complaints += (
-                f"the file says that it has {self.page_count:,} pages and lists "
-                f"{facts['listed']:,}; those beyond its own count are not looked at",
+                f"the file says that it has {self.page_count:,} of the {facts['listed']:,} pages "
+                "that it lists; the others are not looked at",
             )
         self.title = legible(str(facts["title"]))
 
@@ -324,6 +324,12 @@ class PdfFile:
         if kind == "memory":
             self._over_budget(where, asked_mb=_asked_mb(message))
         if kind == "input" and message.startswith("Failed to open file"):
+            heard = (legible(str(line)) for line in reply["complaints"])
+            if method := next((line for line in heard if "encryption" in line), ""):
+                raise InputError(
+                    f"{where} is encrypted in an unknown way ({method}); remove its protection and "
+                    "add it again."
+                )
             raise InputError(
                 f"{where} is damaged beyond repair; download it again, or export it anew."
             )

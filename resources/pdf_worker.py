@@ -339,7 +339,7 @@ def answer(worker: Worker, request: Header) -> tuple[Header, memoryview | None]:
         header, payload = {"error": "memory", "message": str(error)}, None
     except Exception as error:  # noqa: BLE001 - MuPDF raises classes that share no base of their own
         text = f"{type(error).__name__}: {error}"
-        complaints.hear(text)
+        complaints.hear(re.sub(r"^code=\d+: ", "", str(error.__cause__ or error)))
         header, payload = {"error": "input", "message": text[:500]}, None
     said = complaints.list()
     if complaints.short_of_memory:
