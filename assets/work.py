@@ -4,14 +4,14 @@ An asset says what is pending, what one batch computes and how one result is kep
 memory contract promises happens here: the batch is planned from the budget, the wall is armed, an
 allocation that fails halves the batch and the work continues at the same unit, a single unit that
 does not fit is recorded with the reason and the budget that would do, and what was lost is in the
-metadata and fails the check.
+metadata and fails the check. An op that gets past the wall is stopped and named.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import cv2
@@ -25,6 +25,10 @@ from core.work import Job, Outcome, Status, plan_batch
 from resources.memory import MemoryContract, Watch, is_out_of_memory
 from resources.postgres import Postgres
 from store.database import Db
+
+MARGIN = 1.1
+"""Budgets that are named lie so much above what is known to be needed: processes of the same kind
+differ by some MB."""
 
 COMPLETE = "complete"
 """The check that every asset carries: nothing failed, nothing was degraded."""
@@ -135,9 +139,11 @@ def work_through(
         budget_mb=memory.granted_mb(context),
         run_id=context.run_id,
     )
+    context.log.info(f"budget {job.budget_mb} MB; {memory.whole or 'no limit for the whole'}")
     done = halved = widest = 0
     cap = most
-    with postgres.connect() as db, memory.watch(job.budget_mb) as watch:
+    watched = memory.watch(job.budget_mb, asset, context.log.error)
+    with postgres.connect() as db, watched as watch:
         if recompute:
             store.work.forget(db, job)
         base_mb = watch.base_mb + fixed_mb
@@ -152,20 +158,18 @@ def work_through(
             batch = items[: plan.batch]
             watch.predicted_mb = max(watch.predicted_mb, plan.predicted_peak_mb)
             widest = max(widest, len(batch))
-            try:
-                results = compute(batch)
-            except (MemoryError, RuntimeError, cv2.error) as error:
-                if not is_out_of_memory(error):
-                    raise
+            results = _attempt(compute, batch, watch)
+            if isinstance(results, _Misfit):
                 halved += 1
                 context.log.warning(
                     f"{len(batch)} units did not fit {job.budget_mb} MB; halving the batch"
                 )
+                watch.require_released(base_mb)
                 if len(batch) > 1:
                     cap = len(batch) // 2
                     continue
-                needed_mb = base_mb + 2 * item_mb(batch[0])
-                results = [_too_large(job, needed_mb)]
+                planned_mb = base_mb + item_mb(batch[0])
+                results = [_too_large(job, results, planned_mb)]
             _keep(db, job, batch, results, keep)
             done += len(batch)
         with db.transaction():
@@ -179,12 +183,42 @@ def work_through(
     return _report(context, job, watch, summaries, more, done, widest, halved, seconds)
 
 
-def _too_large(job: Job, needed_mb: float) -> BudgetError:
-    needed = math.ceil(max(needed_mb, job.budget_mb * 1.25) / 50) * 50
+@dataclass(frozen=True)
+class _Misfit:
+    """A batch that did not fit.
+
+    Attributes:
+        needed_mb: The least budget under which it would have gone further.
+        stopped: What was stopped for it, where the wall did not hold it.
+    """
+
+    needed_mb: float
+    stopped: str = ""
+
+
+def _attempt(
+    compute: Callable[[Sequence[Item]], list[Result | Refused]],
+    batch: Sequence[Item],
+    watch: Watch,
+) -> list[Result | Refused] | _Misfit:
+    """The results of a batch; when this returns a misfit, what the batch held is free again."""
+    try:
+        results = compute(batch)
+    except Exception as error:
+        stopped = watch.stop()
+        if stopped is None and not is_out_of_memory(error):
+            raise
+        return _Misfit(watch.needed_mb(error), str(stopped or ""))
+    stopped = watch.stop()
+    return results if stopped is None else _Misfit(watch.peak_mb, str(stopped))
+
+
+def _too_large(job: Job, misfit: _Misfit, planned_mb: float) -> BudgetError:
+    least_mb = max(MARGIN * max(misfit.needed_mb, planned_mb), job.budget_mb * 1.25)
+    needed = math.ceil(least_mb / 50) * 50
+    why = misfit.stopped or f"it does not fit the memory budget of {job.budget_mb} MB"
     return BudgetError(
-        f"it does not fit the memory budget of {job.budget_mb} MB; about {needed} MB would do",
-        budget_mb=job.budget_mb,
-        needed_mb=needed,
+        f"{why}; about {needed} MB would do", budget_mb=job.budget_mb, needed_mb=needed
     )
 
 
@@ -244,7 +278,8 @@ def _report(
     reasons = [visible(reason) for summary in summaries for reason in summary.reasons]
     if watch.over:
         reasons.append(
-            f"the op held {watch.peak_mb:.0f} MB, more than its budget of {job.budget_mb} MB"
+            f"the op {job.asset} held {watch.peak_mb:.0f} MB, more than its budget of "
+            f"{job.budget_mb} MB"
         )
     affected = [s.batch_key for s in summaries if s.failed or s.degraded]
     check = dg.AssetCheckResult(

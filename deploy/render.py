@@ -13,8 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.budgets import SET_ASIDE, budgets
-from orchestration.definitions import OPS_AT_A_TIME
+from orchestration.budgets import SET_ASIDE, enough_mb
 
 FILES = (Path("compose.yaml"), Path("k8s/values.yaml"), Path("README.md"))
 """What is rendered, below this folder."""
@@ -47,12 +46,11 @@ def limits(room: Room = ROOM) -> dict[str, int]:
     server, a run, and the largest ops, as many as a run works on at a time. ``pod`` is the code
     server or the process of a run on Kubernetes, where ops have pods, and limits, of their own.
     """
-    largest = sorted(budgets().values(), reverse=True)[:OPS_AT_A_TIME]
     needed = {
         "postgres": room.servers * SET_ASIDE.postgres + room.maintenance_mb,
         "webserver": room.servers * SET_ASIDE.webserver,
         "daemon": room.servers * SET_ASIDE.daemon,
-        "code": SET_ASIDE.code_server + SET_ASIDE.run + sum(largest),
+        "code": enough_mb("code_server", embedded_postgres=False),
         "proxy": room.proxy_mb,
         "pod": room.servers * max(SET_ASIDE.code_server, SET_ASIDE.run),
     }

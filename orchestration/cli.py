@@ -1,8 +1,8 @@
 """The command line: the same jobs as in the Dagster UI, headless."""
 
 import os
-import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +44,11 @@ def run(
         "out"
     ),
     memory_mb: Annotated[
-        int, typer.Option(help="Upper bound for the memory of each op, in MB; 0: as declared.")
+        int,
+        typer.Option(
+            help="Memory of everything together, database included, in MB; 0: the container's own "
+            "limit, if there is one."
+        ),
     ] = 0,
     preset: Annotated[str, typer.Option(help="fast, balanced or thorough.")] = "",
     dpi: Annotated[float, typer.Option(help="Resolution of pages, 72-300; 0: the preset's.")] = 0,
@@ -94,31 +98,23 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
 ) -> None:
     """Open the Dagster UI with its daemon: runs, backfills, lineage, sensors and schedules."""
+    from orchestration.budgets import share_of
     from orchestration.headless import prepare
     from resources import scratch
 
-    settings = _settings()
+    settings = replace(_settings(), beside="ui")
+    share = share_of(settings)
     prepare(settings)
     settings.inbox.mkdir(parents=True, exist_ok=True)
     folder, handle = scratch.claimed_folder()
     os.set_inheritable(handle, True)  # the lock on it ends with the UI, not with this program
     keep_temporary_files_in(folder)
-    dagster = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
-    Console().print(f"Dagster UI: http://{host}:{port}  (Ctrl-C ends it)")
+    out = Console()
+    say(out, f"Dagster UI: http://{host}:{port}  (Ctrl-C ends it)")
+    say(out, f"memory: {share}")
     sys.stdout.flush()
-    os.execv(
-        dagster,
-        [
-            dagster,
-            "dev",
-            "-m",
-            "orchestration.definitions",
-            "-h",
-            host,
-            "-p",
-            str(port),
-        ],
-    )
+    services = [sys.executable, "-m", "orchestration.services", host, str(port), str(folder)]
+    os.execv(sys.executable, services)
 
 
 def _settings() -> Settings:
@@ -132,6 +128,7 @@ def main() -> None:
     """Entry point: errors that a user can mend end in one line."""
     quiet_tracebacks()
     calm_allocator()
+    from core.encoders import EncoderError
     from orchestration.cli_db import DbSettings, make_app
     from resources.embedded_postgres import DatabaseUnavailableError
 
@@ -152,7 +149,7 @@ def main() -> None:
         where = f" ({error.filename})" if error.filename else ""
         _complain(f"{(error.strerror or str(error)).lower()}{where}; what was committed is kept")
         sys.exit(FAILED)
-    except DatabaseUnavailableError as error:
+    except (DatabaseUnavailableError, EncoderError) as error:
         _complain(str(error))
         sys.exit(FAILED)
 

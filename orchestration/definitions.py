@@ -4,6 +4,7 @@ import dagster as dg
 
 import assets
 from orchestration import settings as environment
+from orchestration.budgets import Share, share_of
 from orchestration.jobs import copy_search
 from orchestration.schedules import nightly
 from orchestration.sensors import inbox
@@ -12,9 +13,6 @@ from resources.images import ImageStore
 from resources.memory import MemoryContract
 from resources.postgres import Postgres
 from resources.settings import CopySearch
-
-OPS_AT_A_TIME = 2
-"""More would wait for each other: pages, panels and features follow one another in a batch."""
 
 
 def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableResource]:
@@ -25,21 +23,20 @@ def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableRes
             data_dir=str(settings.data_dir),
         ),
         "images": ImageStore(url=settings.store_url),
-        "memory": MemoryContract(limit_mb=settings.memory_mb),
         "copy_search": CopySearch(preset=settings.preset, threads=settings.threads),
         "encoder": Encoder(spec=settings.image_encoder, cores=settings.threads),
     }
 
 
-def executor_of(settings: environment.Settings) -> dg.ExecutorDefinition:
+def executor_of(settings: environment.Settings, share: Share) -> dg.ExecutorDefinition:
     """What runs the ops of a run: processes beside it, or a pod each with the op's own limit."""
     if settings.executor == "pods":
         from dagster_k8s import k8s_job_executor
 
-        return k8s_job_executor.configured({"max_concurrent": OPS_AT_A_TIME})
+        return k8s_job_executor.configured({"max_concurrent": share.ops_at_a_time})
     return dg.multiprocess_executor.configured(
         {
-            "max_concurrent": OPS_AT_A_TIME,
+            "max_concurrent": share.ops_at_a_time,
             "start_method": {"forkserver": {"preload_modules": ["orchestration.preload"]}},
         }
     )
@@ -49,12 +46,14 @@ def executor_of(settings: environment.Settings) -> dg.ExecutorDefinition:
 def defs() -> dg.Definitions:
     """The code location. Loading it needs no database, no model and no network."""
     settings = environment.from_environment()
+    share = share_of(settings)
+    memory = MemoryContract(limit_mb=share.op_mb, whole=str(share))
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(assets),
         asset_checks=dg.load_asset_checks_from_package_module(assets),
         jobs=[copy_search],
         sensors=[inbox],
         schedules=[nightly],
-        resources=resources_of(settings),
-        executor=executor_of(settings),
+        resources={**resources_of(settings), "memory": memory},
+        executor=executor_of(settings, share),
     )

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import store.progress
 from assets.duplicate_reports import Exported, export
 from core.batches import runs_of_neighbours
 from core.errors import InputError
+from orchestration.budgets import share_of
 from orchestration.definitions import defs, resources_of
 from orchestration.ingest import Received, find_files, receive, register_partitions
 from orchestration.requests import chunks, range_tags
@@ -39,6 +40,9 @@ FAILED = 1
 
 PROCESS_TAG = "quire/process"
 """Tag of a headless run: host, process id and start of the process that executes it."""
+
+MEMORY_TAG = "quire/memory"
+"""Tag of a headless run: the limit of the whole, and what its ops may hold of that."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
     """Take in the paths, make what is missing, export the results; returns the exit code."""
     keep_temporary_files_in(scratch.own_folder())
     copy_search = _settings_of_run(settings, options)
+    settings = replace(
+        settings, memory_mb=options.memory_mb or settings.memory_mb, beside="nothing"
+    )
+    share = share_of(settings)  # a limit that is too small is an error now, not in the run
     postgres = prepare(settings)
     images = ImageStore(url=settings.store_url)
     encoder = Encoder(spec=settings.image_encoder, cores=settings.threads)
@@ -93,8 +101,12 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
                 result = dg.execute_job(
                     dg.reconstructable(copy_search_job),
                     instance=instance,
-                    run_config=_run_config(options, copy_search, settings),
-                    tags={**range_tags(keys), PROCESS_TAG: _this_process()},
+                    run_config=_run_config(options, copy_search),
+                    tags={
+                        **range_tags(keys),
+                        PROCESS_TAG: _this_process(),
+                        MEMORY_TAG: str(share),
+                    },
                 )
             new_work = new_work or _anything_new(result)
             if not result.success:
@@ -138,13 +150,12 @@ def _settings_of_run(settings: Settings, options: Options) -> CopySearch:
     return copy_search
 
 
-def _run_config(options: Options, copy_search: CopySearch, settings: Settings) -> dict[str, Any]:
+def _run_config(options: Options, copy_search: CopySearch) -> dict[str, Any]:
     config: dict[str, Any] = {
         "resources": {
             "copy_search": {
                 "config": copy_search.model_dump(include=set(type(copy_search).model_fields))
             },
-            "memory": {"config": {"limit_mb": options.memory_mb or settings.memory_mb}},
         },
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }

@@ -3,14 +3,22 @@
 Dagster's storage drivers alone are 500 modules and 0.7 s; nine steps a run would each pay that
 again, and each would hold its own copy in memory instead of sharing the pages of one.
 
+What is there is kept out of garbage collection: a step's collector would write to every object it
+looks at, and so copy nearly all pages that are shared.
+
 The fork server ends with the run, and the steps end with the fork server: a run that was killed
 leaves no step behind that works on for nobody.
 """
 
+import gc
+
 import alembic.command
+import dagster._core.instance.factory
 import dagster_postgres.event_log.event_log
 import dagster_postgres.run_storage.run_storage
 import dagster_postgres.schedule_storage.schedule_storage
+import dotenv.main
+import psycopg2.extras
 import sqlalchemy.dialects.postgresql.psycopg2
 import upath.implementations.local
 
@@ -19,5 +27,16 @@ import orchestration.headless
 from resources.lifeline import have_forks_end_with_this_process
 
 have_forks_end_with_this_process()
+gc.collect()
+gc.freeze()
 
-__all__ = ["alembic", "dagster_postgres", "orchestration", "sqlalchemy", "upath"]
+__all__ = [
+    "alembic",
+    "dagster",
+    "dagster_postgres",
+    "dotenv",
+    "orchestration",
+    "psycopg2",
+    "sqlalchemy",
+    "upath",
+]

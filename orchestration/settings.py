@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar, get_args
 
 from core.text import NO_CREDENTIALS, holds_credentials
 
@@ -36,8 +37,13 @@ retention:
       success: -1
 """
 
+Choice = TypeVar("Choice", bound=str)
+
 EXECUTORS = ("processes", "pods")
 """Where ops work; the first unless told otherwise."""
+
+Beside = Literal["code_server", "nothing", "ui"]
+"""What shares the memory with a run: the server that starts it, nothing, or all of ``quire ui``."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,9 @@ class Settings:
         inbox: ``QUIRE_INBOX``: the folder that the inbox sensor watches; by default below ``home``.
         image_encoder: ``QUIRE_IMAGE_ENCODER``: the encoder channel's model; empty: no such channel.
         preset: ``QUIRE_PRESET``: fast, balanced or thorough.
-        memory_mb: ``QUIRE_MEMORY_MB``: upper bound for the budget of each op; 0: as declared.
+        memory_mb: ``QUIRE_MEMORY_MB``: memory of everything together, database included; 0: the
+            container's own limit where it has one.
+        beside: ``QUIRE_BESIDE``: what shares that memory with a run; ``quire`` sets it itself.
         threads: ``QUIRE_THREADS``: items an op works on at a time; by default the cores, up to 4.
         executor: ``QUIRE_EXECUTOR``: where the ops of a run work: ``processes`` of the run's
             machine, or ``pods`` of a Kubernetes cluster, one per op.
@@ -64,6 +72,7 @@ class Settings:
     image_encoder: str = ""
     preset: str = "balanced"
     memory_mb: int = 0
+    beside: Beside = "code_server"
     threads: int = 2
     executor: str = "processes"
 
@@ -95,6 +104,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         image_encoder=known.get("QUIRE_IMAGE_ENCODER", ""),
         preset=known.get("QUIRE_PRESET") or "balanced",
         memory_mb=_whole("QUIRE_MEMORY_MB", known, 0),
+        beside=_one_of("QUIRE_BESIDE", known, get_args(Beside)),
         threads=_whole("QUIRE_THREADS", known, min(4, _cores())),
         executor=_one_of("QUIRE_EXECUTOR", known, EXECUTORS),
     )
@@ -109,6 +119,8 @@ def prepare_dagster_home(settings: Settings, storage_url: str) -> None:
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     os.environ["QUIRE_DAGSTER_STORAGE_URL"] = storage_url
     os.environ["QUIRE_HOME"] = str(settings.home)
+    os.environ["QUIRE_MEMORY_MB"] = str(settings.memory_mb)
+    os.environ["QUIRE_BESIDE"] = settings.beside
 
 
 def keep_temporary_files_in(folder: Path) -> None:
@@ -151,8 +163,9 @@ def _whole(name: str, known: Mapping[str, str], default: int) -> int:
     return int(text)
 
 
-def _one_of(name: str, known: Mapping[str, str], choices: Sequence[str]) -> str:
-    chosen = known.get(name) or choices[0]
-    if chosen not in choices:
-        raise ValueError(f"{name} is one of {', '.join(choices)}, not {chosen!r}")
-    return chosen
+def _one_of(name: str, known: Mapping[str, str], choices: Sequence[Choice]) -> Choice:
+    given = known.get(name) or choices[0]
+    for choice in choices:
+        if given == choice:
+            return choice
+    raise ValueError(f"{name} is one of {', '.join(choices)}, not {given!r}")

@@ -1,18 +1,24 @@
 """Status: what ``quire status`` prints."""
 
+from dataclasses import replace
+
 from rich.console import Console
 from rich.table import Table
 
 import store.documents
 import store.overview
 import store.page_batches
+from orchestration.budgets import share_of
 from orchestration.definitions import resources_of
-from orchestration.settings import Settings
+from orchestration.settings import Beside, Settings
 from orchestration.specs import specs_in_force
 from orchestration.terminal import say
 from resources.encoder import Encoder
 from resources.postgres import Postgres
 from resources.settings import CopySearch
+
+MOST_TROUBLED = 20
+"""Documents that are named, the latest first; the rest are counted."""
 
 
 def show(settings: Settings, out: Console) -> None:
@@ -26,9 +32,11 @@ def show(settings: Settings, out: Console) -> None:
     with postgres.connect() as db:
         overview = store.overview.get(db)
         unfinished = store.page_batches.unfinished(db, specs_in_force(db, copy_search, encoder))
-        troubled = store.overview.troubled_documents(db, limit=20)
+        troubled = store.overview.troubled_documents(db, limit=MOST_TROUBLED)
     say(out, f"database  {postgres.described()}")
     say(out, f"store     {settings.store_url}")
+    for line in _memory(settings):
+        say(out, line)
     table = Table(show_edge=False, show_header=False)
     for name, value in vars(overview).items():
         table.add_row(name.replace("_", " "), f"{value:,}")
@@ -41,4 +49,22 @@ def show(settings: Settings, out: Console) -> None:
             "(the nightly schedule does it, too).",
         )
     for trouble in troubled:
-        say(out, f"{trouble.name}: {trouble.reason}")
+        further = f" (and {trouble.reasons - 1} more)" if trouble.reasons > 1 else ""
+        say(out, f"{trouble.name}: {trouble.reason}{further}")
+    if troubled and troubled[0].documents > len(troubled):
+        more = troubled[0].documents - len(troubled)
+        say(out, f"and {more:,} more documents with something that did not end well")
+
+
+def _memory(settings: Settings) -> list[str]:
+    """How memory is shared out, for a run by itself and for one in the UI, which takes a part."""
+    ways: tuple[tuple[str, Beside], ...] = (("quire run", "nothing"), ("quire ui", "ui"))
+    said: dict[str, str] = {}
+    for way, beside in ways:
+        try:
+            said[way] = str(share_of(replace(settings, beside=beside)))
+        except ValueError as error:
+            said[way] = str(error)
+    if len(set(said.values())) == 1:
+        return [f"memory    {next(iter(said.values()))}"]
+    return [f"memory    {way}: {words}" for way, words in said.items()]

@@ -56,8 +56,9 @@ PORT = 5432
 class ServerSettings:
     """What the server is told at each start, for one machine shared with the work itself."""
 
-    shared_buffers: str = "64MB"
-    """Holds the indexes of a few 100k rows; the page cache of the system does the rest."""
+    shared_buffers: str = "32MB"
+    """Holds the indexes of 100k rows. The page cache of the system does the rest, and gives way
+    when an op needs the memory; these do not."""
 
     max_connections: int = 40
     """Web server, daemon and code server take about 9; each step takes one or two more."""
@@ -542,7 +543,8 @@ class EmbeddedPostgres:
             verifier = db.pgconn.encrypt_password(
                 password.encode(), USER.encode(), b"scram-sha-256"
             ).decode()
-            db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(USER), verifier))
+            change = sql.SQL("ALTER ROLE {} PASSWORD {}")
+            db.execute(change.format(sql.Identifier(USER), sql.Literal(verifier)))
         if not file.exists():
             _write(file, password, None)
 

@@ -152,9 +152,11 @@ class MemoryContract(dg.ConfigurableResource):
 
     Attributes:
         limit_mb: Upper bound for every budget; 0 leaves the declared ones as they are.
+        whole: How the memory of everything together is shared out, for the log.
     """
 
     limit_mb: int = 0
+    whole: str = ""
 
     def granted_mb(self, context: dg.AssetExecutionContext) -> int:
         """The budget of this op: what it declares, or less where a limit is set."""

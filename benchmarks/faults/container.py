@@ -400,6 +400,9 @@ _ROLES = (
     ("code-server", "code server's proxy"),
     ("api grpc", "code server"),
     ("dagster dev", "dagster dev"),
+    ("orchestration.services", "ui"),
+    ("watch_orphans", "log capture"),
+    ("tail -F", "log capture"),
     ("orchestration.cli", "quire"),
     ("bin/quire", "quire"),
 )
