@@ -129,7 +129,9 @@ def test_a_negative_number_is_left_a_number() -> None:
 
 
 CELL_START = re.compile(r"(?:^|[,;|\t])[\s\"'`]*")
-FORMULA_CELL = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20](?![\d.]+[\]\s]*(?:$|[,;|\t]))")
+FORMULA_CELL = re.compile(
+    r"[=+\-@\uff1d\uff0b\uff0d\uff20](?![\d.]+(?:e-?\d+)?[\]\s]*(?:$|[,;|\t]))"
+)
 """A formula sign that does not begin a number, as the columns of coordinates hold them."""
 
 
