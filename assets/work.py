@@ -140,7 +140,6 @@ def work_through(
         run_id=context.run_id,
     )
     context.log.info(f"budget {job.budget_mb} MB; {memory.whole or 'no limit for the whole'}")
-    context.log.info(f"budget {job.budget_mb} MB; {memory.whole or 'no limit for the whole'}")
     done = halved = widest = 0
     cap = most
     watched = memory.watch(job.budget_mb, asset, context.log.error)
