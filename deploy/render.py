@@ -26,8 +26,9 @@ class Room:
     servers: float = 2.0
     """Factor for what runs for months: caches and connections grow with what people look at."""
 
-    maintenance_mb: int = 128
-    """Building an index takes ``maintenance_work_mem`` once, on top of what Postgres holds."""
+    postgres_mb: int = 192
+    """Building an index takes ``maintenance_work_mem``, 128 MB, once; and a server of its own has
+    64 MB of shared buffers, twice what the embedded one has."""
 
     proxy_mb: int = 64
     """The proxy forwards; its buffers are bounded by its configuration."""
@@ -47,7 +48,7 @@ def limits(room: Room = ROOM) -> dict[str, int]:
     server or the process of a run on Kubernetes, where ops have pods, and limits, of their own.
     """
     needed = {
-        "postgres": room.servers * SET_ASIDE.postgres + room.maintenance_mb,
+        "postgres": room.servers * SET_ASIDE.postgres + room.postgres_mb,
         "webserver": room.servers * SET_ASIDE.webserver,
         "daemon": room.servers * SET_ASIDE.daemon,
         "code": enough_mb("code_server", embedded_postgres=False),
