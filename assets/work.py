@@ -142,11 +142,10 @@ def work_through(
     context.log.info(f"budget {job.budget_mb} MB; {memory.whole or 'no limit for the whole'}")
     done = halved = widest = 0
     cap = most
-    watched = memory.watch(job.budget_mb, asset, context.log.error)
-    with postgres.connect() as db, watched as watch:
-        if recompute:
-            store.work.forget(db, job)
-        base_mb = watch.base_mb + fixed_mb
+
+    def go_on(db: Db) -> tuple[list[store.work.BatchSummary], dict[str, Any]]:
+        """Do what the ledger lacks; begun again where the database went away."""
+        nonlocal done, halved, widest, cap
         while items := pending(db, job, cap):
             plan = plan_batch(
                 [item_mb(item) for item in items],
@@ -177,8 +176,14 @@ def work_through(
                 closing(db, job)
             store.work.forget_earlier_specs(db, job)
             store.page_batches.finish(db, job)
-        summaries = store.work.summary(db, job)
         more = describe(db, job) if describe is not None else {}
+        return store.work.summary(db, job), more
+
+    with memory.watch(job.budget_mb, asset, context.log.error) as watch:
+        base_mb = watch.base_mb + fixed_mb
+        if recompute:
+            postgres.keep_at(lambda db: store.work.forget(db, job), context.log.warning)
+        summaries, more = postgres.keep_at(go_on, context.log.warning)
     seconds = time.monotonic() - started
     return _report(context, job, watch, summaries, more, done, widest, halved, seconds)
 

@@ -130,7 +130,7 @@ def main() -> None:
     calm_allocator()
     from core.encoders import EncoderError
     from orchestration.cli_db import DbSettings, make_app
-    from resources.embedded_postgres import DatabaseUnavailableError
+    from resources.postgres import DatabaseUnavailableError, what_the_database_said
 
     def database() -> DbSettings:
         settings = _settings()
@@ -151,6 +151,12 @@ def main() -> None:
         sys.exit(FAILED)
     except (DatabaseUnavailableError, EncoderError) as error:
         _complain(str(error))
+        sys.exit(FAILED)
+    except Exception as error:
+        reason = what_the_database_said(error)
+        if not reason:
+            raise
+        _complain(f"the database: {reason}; what was committed is kept, the same command goes on")
         sys.exit(FAILED)
 
 

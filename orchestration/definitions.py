@@ -5,6 +5,7 @@ import dagster as dg
 import assets
 from orchestration import settings as environment
 from orchestration.budgets import Share, share_of
+from orchestration.executor import processes
 from orchestration.jobs import copy_search
 from orchestration.schedules import nightly
 from orchestration.sensors import inbox
@@ -34,7 +35,7 @@ def executor_of(settings: environment.Settings, share: Share) -> dg.ExecutorDefi
         from dagster_k8s import k8s_job_executor
 
         return k8s_job_executor.configured({"max_concurrent": share.ops_at_a_time})
-    return dg.multiprocess_executor.configured(
+    return processes.configured(
         {
             "max_concurrent": share.ops_at_a_time,
             "start_method": {"forkserver": {"preload_modules": ["orchestration.preload"]}},

@@ -1,7 +1,5 @@
 """Headless runs: what ``quire run`` does, step by step, through Dagster."""
 
-import contextlib
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -23,6 +20,7 @@ from core.errors import InputError
 from orchestration.budgets import share_of
 from orchestration.definitions import defs, resources_of
 from orchestration.ingest import Received, find_files, receive, register_partitions
+from orchestration.launcher import PROCESS_TAG, is_abandoned, this_process
 from orchestration.requests import chunks, range_tags
 from orchestration.settings import Settings, keep_temporary_files_in, prepare_dagster_home
 from orchestration.terminal import say, shown
@@ -37,9 +35,6 @@ MOST_TROUBLES = 20
 
 INCOMPLETE = 3
 FAILED = 1
-
-PROCESS_TAG = "quire/process"
-"""Tag of a headless run: host, process id and start of the process that executes it."""
 
 MEMORY_TAG = "quire/memory"
 """Tag of a headless run: the limit of the whole, and what its ops may hold of that."""
@@ -104,7 +99,7 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
                     run_config=_run_config(options, copy_search),
                     tags={
                         **range_tags(keys),
-                        PROCESS_TAG: _this_process(),
+                        PROCESS_TAG: this_process(),
                         MEMORY_TAG: str(share),
                     },
                 )
@@ -117,24 +112,14 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
     return _tell(exported, failed, new_work, out, err)
 
 
-def _this_process() -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.0f}"
-
-
 def _close_killed_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs whose process on this machine is gone as failed: nothing else would ever do so."""
+    """Mark runs that nobody executes any more as failed; without a daemon nothing else would."""
     for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        run = record.dagster_run
-        host, pid, since = [*run.tags.get(PROCESS_TAG, "").split("/"), "", "", ""][:3]
-        if host != socket.gethostname():
-            continue
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if f"{psutil.Process(int(pid)).create_time():.0f}" == since:
-                continue
-        instance.report_run_failed(
-            run, "The process was killed. What it had committed is there; the next run goes on."
-        )
+        if is_abandoned(record.dagster_run):
+            instance.report_run_failed(
+                record.dagster_run,
+                "The process was killed. What it had committed is there; the next run goes on.",
+            )
 
 
 def _settings_of_run(settings: Settings, options: Options) -> CopySearch:

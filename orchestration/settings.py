@@ -12,15 +12,23 @@ from core.text import NO_CREDENTIALS, holds_credentials
 _DAGSTER_YAML = """\
 # Written by Quire; delete the file to have it written anew.
 storage:
-  postgres:
-    postgres_url:
-      env: QUIRE_DAGSTER_STORAGE_URL
+  custom:
+    module: orchestration.dagster_storage
+    class: PatientStorage
+    config:
+      postgres_url:
+        env: QUIRE_DAGSTER_STORAGE_URL
+run_launcher:
+  module: orchestration.launcher
+  class: WatchedRunLauncher
 concurrency:
   runs:
     max_concurrent_runs: 1
 run_monitoring:
   enabled: true
   start_timeout_seconds: 300
+  cancel_timeout_seconds: 60
+  poll_interval_seconds: 20
 python_logs:
   python_log_level: INFO
 telemetry:

@@ -2,9 +2,14 @@
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+import threading
+from pathlib import Path
+
+import psutil
 
 _PR_SET_PDEATHSIG = 1
 
@@ -31,3 +36,31 @@ def have_forks_end_with_this_process() -> None:
         parents[0] = os.getpid()
 
     os.register_at_fork(before=before, after_in_child=lambda: end_with_parent(parents[0]))
+
+
+def end_with_starter() -> None:
+    """Have this process end once the Python process that spawned it has; nothing where none did."""
+    starter = multiprocessing.parent_process()
+    if starter is None:
+        return
+
+    def wait() -> None:
+        starter.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def birth_of(pid: int) -> str:
+    """When a process was started, as nothing but a process and its number together can say.
+
+    Counted from the start of the machine where that is known: the time of day may be set. Empty
+    where there is no such process.
+    """
+    with contextlib.suppress(OSError):
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return "" if facts[0] in "ZX" else f"{boot}:{facts[19]}"
+    with contextlib.suppress(psutil.Error):
+        return f"{psutil.Process(pid).create_time():.0f}"
+    return ""

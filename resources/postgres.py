@@ -1,11 +1,11 @@
 """The connection to Postgres: the embedded server, or one of the user's own."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import dagster as dg
@@ -19,10 +19,16 @@ from core.text import visible
 from resources.embedded_postgres import DatabaseUnavailableError, EmbeddedPostgres
 from store.migrate import MigrationError, UnsuitableServerError, check_server, migrate
 
-__all__ = ["DatabaseUnavailableError", "Postgres"]
+__all__ = ["DatabaseUnavailableError", "Postgres", "is_hopeless", "what_the_database_said"]
 
 CONNECT_TIMEOUT_S = 10
 """Per attempt; a server in reach answers within one."""
+
+ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""A server that vanished from the network is noticed after a minute, not after two hours."""
+
+OUTAGES = 10
+"""How often one op takes up its work again: a server that keeps falling over is another matter."""
 
 HOPELESS = (
     "authentication failed",
@@ -36,6 +42,11 @@ HOPELESS = (
     "invalid",
 )
 """Answers, in lower case, that waiting does not change."""
+
+GONE = ("08", "57P", "25P03")
+"""SQLSTATEs of a session that the server has ended: connection, shutdown or crash, idle time."""
+
+Done = TypeVar("Done")
 
 _ready: set[str] = set()
 """Databases that this process has found, or made, fit for use."""
@@ -66,6 +77,10 @@ class Postgres(dg.ConfigurableResource):
         default=20,
         description="How long the server may be starting, full or out of reach before that fails.",
     )
+    outage_s: float = Field(
+        default=180,
+        description="How long an op waits for a server that went away under it.",
+    )
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:
@@ -79,14 +94,40 @@ class Postgres(dg.ConfigurableResource):
             DatabaseUnavailableError: There is no server, it refuses, or it does not suit; one
                 sentence, never with the password in it.
         """
-        db = self._open()
-        try:
+        with self._connected(self.patience_s) as db:
             yield db
-        except psycopg.Error as error:
-            _make_inert(error)
-            raise
-        finally:
-            db.close()
+
+    def keep_at(
+        self, work: Callable[[psycopg.Connection], Done], tell: Callable[[str], None]
+    ) -> Done:
+        """Do work on a connection, and where the server goes away under it, on the next one.
+
+        Args:
+            work: Safe to begin again: what it had committed is there, the rest was rolled back.
+            tell: Told, once the server is back, that it was away.
+
+        Raises:
+            DatabaseUnavailableError: The server stayed away for ``outage_s``.
+            psycopg.Error: Anything else that the work met.
+        """
+        reason, away_since, patience_s = "", 0.0, self.patience_s
+        for _ in range(OUTAGES):
+            with self._connected(patience_s) as db:
+                if reason:
+                    tell(
+                        f"the database was away for {time.monotonic() - away_since:.1f} s "
+                        f"({reason}); the work goes on with the first unit that is not committed"
+                    )
+                try:
+                    return work(db)
+                except (psycopg.OperationalError, DatabaseUnavailableError) as error:
+                    if not _is_gone(error):
+                        raise
+                    reason = _without_password(str(error), {})
+            away_since, patience_s = time.monotonic(), self.outage_s
+        raise DatabaseUnavailableError(
+            f"the database went away {OUTAGES} times under one op ({self.described()}): {reason}"
+        )
 
     def migrate(self) -> list[str]:
         """Bring the database up to date, which the first connection does as well.
@@ -143,6 +184,17 @@ class Postgres(dg.ConfigurableResource):
             _create_database(db, name)
         return _sqlalchemy_url({**known, "dbname": name, "application_name": "dagster"})
 
+    @contextmanager
+    def _connected(self, patience_s: float) -> Iterator[psycopg.Connection]:
+        db = self._open(patience_s)
+        try:
+            yield db
+        except psycopg.Error as error:
+            _make_inert(error)
+            raise
+        finally:
+            db.close()
+
     def _given_url(self) -> str:
         """The user's URL; outside a run Dagster leaves finding a variable's value to us."""
         given = self.database_url
@@ -153,9 +205,9 @@ class Postgres(dg.ConfigurableResource):
             raise DatabaseUnavailableError("neither a database URL nor a data directory is set")
         return EmbeddedPostgres(Path(self.data_dir))
 
-    def _open(self) -> psycopg.Connection:
+    def _open(self, patience_s: float) -> psycopg.Connection:
         known = _parse(self.url())
-        db = self._wait_for_server(known)
+        db = self._wait_for_server(known, patience_s)
         try:
             db.execute(
                 """
@@ -182,9 +234,11 @@ class Postgres(dg.ConfigurableResource):
         except (UnsuitableServerError, MigrationError) as error:
             raise DatabaseUnavailableError(str(error)) from error
 
-    def _wait_for_server(self, known: dict[str, Any]) -> psycopg.Connection:
+    def _wait_for_server(
+        self, known: dict[str, Any], patience_s: float | None = None
+    ) -> psycopg.Connection:
         """Connect, trying again while the server may be on its way."""
-        deadline = time.monotonic() + self.patience_s
+        deadline = time.monotonic() + (self.patience_s if patience_s is None else patience_s)
         pause_s = 0.05
         while True:
             try:
@@ -195,8 +249,7 @@ class Postgres(dg.ConfigurableResource):
                 )
             except psycopg.OperationalError as error:
                 reason = _without_password(str(error), known)
-            hopeless = any(sign in reason.lower() for sign in HOPELESS)
-            if hopeless or time.monotonic() + pause_s > deadline:
+            if is_hopeless(reason) or time.monotonic() + pause_s > deadline:
                 raise DatabaseUnavailableError(
                     f"no connection to the database ({self.described()}): {reason}"
                 )
@@ -204,6 +257,30 @@ class Postgres(dg.ConfigurableResource):
             pause_s = min(2 * pause_s, 2.0)
             if not self._given_url():
                 known = _parse(self.url())
+
+
+def is_hopeless(reason: str) -> bool:
+    """Whether what a server answered to a connection will not change by waiting."""
+    return any(sign in reason.lower() for sign in HOPELESS)
+
+
+def what_the_database_said(error: BaseException) -> str:
+    """The line in which a server refused or went away, of an error or what it came from; or "".
+
+    Dagster speaks to its own tables through another driver, whose errors have the same name.
+    """
+    known: BaseException | None = error
+    while known is not None:
+        if any(kind.__name__ == "OperationalError" for kind in type(known).__mro__):
+            return _without_password(str(known).replace("(psycopg2.OperationalError) ", ""), {})
+        known = known.__cause__ or known.__context__
+    return ""
+
+
+def _is_gone(error: psycopg.OperationalError | DatabaseUnavailableError) -> bool:
+    """Whether the session is over, or no second one was to be had, rather than one statement."""
+    state = error.sqlstate if isinstance(error, psycopg.OperationalError) else None
+    return state is None or state.startswith(GONE)
 
 
 def _without_driver(url: str) -> str:
@@ -225,7 +302,7 @@ def _parse(url: str) -> dict[str, Any]:
             "postgresql://user:password@host:5432/name, with special characters in the password "
             "percent-encoded"
         )
-    return {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "quire"} | known
+    return {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "quire", **ALIVE} | known
 
 
 def _is_sensible(known: dict[str, Any]) -> bool:

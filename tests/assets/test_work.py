@@ -212,3 +212,31 @@ def test_an_op_that_holds_more_than_its_budget_is_told_of(postgres: Postgres) ->
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert "more than its budget" in (check.description or "")
+
+
+def test_a_database_that_goes_away_costs_the_batch_at_hand_and_nothing_else(
+    postgres: Postgres, db: psycopg.Connection, batch: None, postgres_url: str
+) -> None:
+    computed: list[str] = []
+
+    def compute(units: Sequence[Unit]) -> list[int | Refused]:
+        computed.extend(unit.unit for unit in units)
+        if len(computed) in (3, 6):
+            with psycopg.connect(postgres_url, autocommit=True) as other:
+                other.execute(
+                    """
+                    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE datname = current_database() AND application_name = 'quire'
+                      AND pid <> pg_backend_pid()
+                    """
+                )
+        return [1] * len(units)
+
+    room_for_one = {"room_mb": 120, "item_mb": 60.0}
+    with Postgres(database_url=postgres_url).connect() as bystander:
+        assert bystander.execute("SELECT 1").fetchone() == (1,)
+        assert make(postgres, compute, **room_for_one).success
+    assert computed == [*UNITS[:3], *UNITS[2:5], *UNITS[4:]]
+    with Postgres(database_url=postgres_url).connect() as later:
+        rows = later.execute("SELECT unit FROM work ORDER BY unit").fetchall()
+    assert [row[0] for row in rows] == UNITS

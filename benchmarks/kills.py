@@ -1,0 +1,182 @@
+"""Kill runs at random moments, many times over, and see whether anything is lost, left or doubled.
+
+    python -m benchmarks.kills --kills 200 --seed 1 [--keep FOLDER]
+
+Two small papers that share pictures are searched once in peace. Then, again and again from nothing:
+a run is started, a part of it is killed with signal 9 at a moment drawn uniformly from the time a
+whole run takes, and the next run takes up what is there; after some kills it is let finish and
+compared with the one left in peace. ``faults/kills.py`` says what is killed and looked for.
+
+Prints how often each part was killed, at which stage, what came of the run, and every violation;
+the exit code is 1 where there was one.
+"""
+
+import argparse
+import contextlib
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.faults.kills import (
+    KINDS,
+    Audit,
+    Installation,
+    Run,
+    adopted_orphans,
+    stages_at,
+    strike,
+)
+from tests.hostile import small_paper
+
+RUNS_PER_CHAIN = 12
+"""Broken runs before one is let finish: a restart meets what several of them left."""
+
+FATAL = ("step", "run", "run and its tree")
+"""Kills that a run does not survive; after others the same run is struck again."""
+
+
+@dataclass
+class Tally:
+    """What was done and what was found."""
+
+    kills: Counter[str] = field(default_factory=Counter[str])
+    stages: Counter[str] = field(default_factory=Counter[str])
+    ends: Counter[str] = field(default_factory=Counter[str])
+    chains: int = 0
+    violations: list[str] = field(default_factory=list)
+    durations_s: list[float] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Kills so far."""
+        return sum(self.kills.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="work there and leave it in place")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
+    arguments = parser.parse_args()
+    root = arguments.keep or Path(tempfile.mkdtemp(prefix="quire-kills-"))
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o711)
+    try:
+        with adopted_orphans():
+            tally = kill(root, arguments.kills, arguments.seed, arguments.kinds)
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(root, ignore_errors=True)
+    show(tally)
+    sys.exit(1 if tally.violations else 0)
+
+
+def kill(root: Path, kills: int, seed: int, kinds: list[str]) -> Tally:
+    """Do what this benchmark is for."""
+    choice = random.Random(seed)
+    papers = root / "papers"
+    papers.mkdir()
+    small_paper(papers / "first.pdf", seed=seed, panels=6)
+    small_paper(papers / "second.pdf", seed=seed, panels=4)
+    tally = Tally()
+    reference = Installation(root / "r")
+    reference.prepare(papers)
+    started = time.monotonic()
+    if (code := reference.begin().wait()) != 0:
+        sys.exit(f"the undisturbed run ended with {code}")
+    tally.durations_s.append(time.monotonic() - started)
+    try:
+        while tally.total < kills:
+            chain(root / f"c{tally.chains}", papers, reference, tally, choice, kinds)
+            tally.chains += 1
+            print(f"{tally.total} kills, {len(tally.violations)} violations", flush=True)
+    finally:
+        reference.remove()
+    return tally
+
+
+def chain(
+    root: Path,
+    papers: Path,
+    reference: Installation,
+    tally: Tally,
+    choice: random.Random,
+    kinds: list[str],
+) -> None:
+    """From nothing to a finished, compared result, with kills on the way."""
+    installation = Installation(root)
+    installation.prepare(papers)
+    audit = Audit(installation)
+    struck: list[tuple[float, float]] = []
+    finished = False
+    try:
+        for _ in range(RUNS_PER_CHAIN):
+            run = installation.begin()
+            killed = False
+            while run.process.poll() is None:
+                kind = choice.choice(kinds)
+                _sleep(run, choice.uniform(0, min(tally.durations_s[-5:])))
+                audit.remember()
+                if not strike(kind, installation, run, choice):
+                    break
+                tally.kills[kind] += 1
+                struck.append((run.since, time.time()))
+                killed = True
+                if kind in FATAL:
+                    break
+            code = run.wait()
+            tally.ends["succeeds" if code == 0 else "fails or is killed"] += 1
+            if "Traceback" in run.said():
+                audit.violations.append(f"a traceback instead of a line\n{run.said()[-2000:]}")
+            if code != 0 and not killed:
+                audit.violations.append(f"left in peace, it ended with {code}\n{run.said()}")
+            audit.after_a_kill()
+            if finished := code == 0:
+                break
+        if not finished:
+            started = time.monotonic()
+            run = installation.begin()
+            if run.wait() != 0:
+                audit.violations.append(f"the last run fails\n{run.said()[-2000:]}")
+            tally.durations_s.append(time.monotonic() - started)
+        audit.after_the_end(reference)
+        for since, at in struck:
+            tally.stages[stages_at(installation, since, at)] += 1
+    finally:
+        for violation in audit.violations:
+            print(f"chain {tally.chains}: {violation}", flush=True)
+        tally.violations += audit.violations
+        installation.remove()
+
+
+def _sleep(run: Run, seconds: float) -> None:
+    """Wait, but no longer than the run takes."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.process.wait(seconds)
+
+
+def show(tally: Tally) -> None:
+    """Print the tables."""
+    print(f"\n{tally.total} kills in {tally.chains} chains, {len(tally.violations)} violations")
+    print(f"a whole run: {statistics.median(tally.durations_s):.1f} s (median)\n")
+    print(f"{'killed':<50}{'times':>6}")
+    for kind, times in tally.kills.most_common():
+        print(f"{kind:<50}{times:>6}")
+    print(f"\n{'a run that was struck':<50}{'times':>6}")
+    for end, times in tally.ends.most_common():
+        print(f"{end:<50}{times:>6}")
+    print(f"\n{'at':<50}{'times':>6}")
+    for stage, times in tally.stages.most_common():
+        print(f"{stage:<50}{times:>6}")
+
+
+if __name__ == "__main__":
+    main()

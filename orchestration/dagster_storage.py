@@ -1,0 +1,62 @@
+"""Dagster's own storage, with patience: a database that is away for a minute fails no run.
+
+Dagster itself gives up on a connection after some six seconds.
+"""
+
+import contextlib
+import time
+from typing import Any
+
+import sqlalchemy.event
+from dagster._core.storage.config import PostgresStorageConfig
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import pg_url_from_config
+from sqlalchemy.engine import Engine
+
+from orchestration.settings import from_environment
+from resources.embedded_postgres import DatabaseUnavailableError, EmbeddedPostgres
+from resources.postgres import is_hopeless
+
+OUTAGE_S = 180.0
+"""As long as ops wait; see ``resources.postgres``."""
+
+
+class PatientStorage(DagsterPostgresStorage):
+    """The storage of ``dagster-postgres``, whose connections wait for a server that went away."""
+
+    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        if not sqlalchemy.event.contains(Engine, "do_connect", _connect):
+            sqlalchemy.event.listen(Engine, "do_connect", _connect)
+        super().__init__(postgres_url, inst_data=inst_data)
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: PostgresStorageConfig
+    ) -> "PatientStorage":
+        """As Dagster makes it, from ``dagster.yaml``."""
+        return cls(pg_url_from_config(config_value), inst_data)
+
+
+def _connect(dialect: Any, record: Any, arguments: list[Any], words: dict[str, Any]) -> Any:
+    """A connection of the driver; the embedded server is started where it is not running.
+
+    Raises:
+        DatabaseUnavailableError: The server stayed away. Dagster does not try this again, as it
+            would after an error of the driver.
+    """
+    deadline = time.monotonic() + OUTAGE_S
+    pause_s = 0.05
+    while True:
+        try:
+            return dialect.loaded_dbapi.connect(*arguments, **words)
+        except dialect.loaded_dbapi.OperationalError as error:
+            reason = str(error).strip().partition("\n")[0]
+        if is_hopeless(reason) or time.monotonic() + pause_s > deadline:
+            raise DatabaseUnavailableError(f"no connection to Dagster's own database: {reason}")
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 2.0)
+        settings = from_environment()
+        if not settings.database_url:
+            with contextlib.suppress(DatabaseUnavailableError):
+                EmbeddedPostgres(settings.data_dir).start()
