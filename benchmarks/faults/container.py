@@ -16,6 +16,7 @@ import itertools
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -179,16 +180,22 @@ class Container:
         cwd: Path | None = None,
         timeout_s: float = 900,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside and wait for it; what it left running goes on."""
-        process = self.start(
-            command, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        try:
-            out, err = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            self._kill()
-            raise
-        return subprocess.CompletedProcess(list(command), process.returncode, out, err)
+        """Run a command inside and wait for it; what it left running goes on.
+
+        Raises:
+            subprocess.TimeoutExpired: It took too long; everything inside has been killed.
+        """
+        # Files, not pipes: the end of a pipe comes only when what was left running ends, too.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = self.start(command, env=env, cwd=cwd, stdout=out, stderr=err)
+            try:
+                code = process.wait(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                self._kill()
+                raise
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(list(command), code, out.read(), err.read())
 
     def pids(self) -> list[int]:
         """Every process inside, at this moment."""
