@@ -69,9 +69,12 @@ def main() -> None:
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="quire-kills-"))
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o711)
+    tally = Tally()
     try:
         with adopted_orphans():
-            tally = kill(root, arguments.kills, arguments.seed, arguments.kinds)
+            kill(root, arguments.kills, arguments.seed, arguments.kinds, tally)
+    except KeyboardInterrupt:
+        print("interrupted")
     finally:
         if not arguments.keep:
             shutil.rmtree(root, ignore_errors=True)
@@ -79,14 +82,13 @@ def main() -> None:
     sys.exit(1 if tally.violations else 0)
 
 
-def kill(root: Path, kills: int, seed: int, kinds: list[str]) -> Tally:
-    """Do what this benchmark is for."""
+def kill(root: Path, kills: int, seed: int, kinds: list[str], tally: Tally) -> None:
+    """Do what this benchmark is for; what comes of it goes into the tally."""
     choice = random.Random(seed)
     papers = root / "papers"
     papers.mkdir()
     small_paper(papers / "first.pdf", seed=seed, panels=6)
     small_paper(papers / "second.pdf", seed=seed, panels=4)
-    tally = Tally()
     reference = Installation(root / "r")
     reference.prepare(papers)
     started = time.monotonic()
@@ -100,7 +102,6 @@ def kill(root: Path, kills: int, seed: int, kinds: list[str]) -> Tally:
             print(f"{tally.total} kills, {len(tally.violations)} violations", flush=True)
     finally:
         reference.remove()
-    return tally
 
 
 def chain(
