@@ -3,7 +3,6 @@
 Dagster itself gives up on a connection after some six seconds.
 """
 
-import contextlib
 import time
 from typing import Any
 
@@ -42,8 +41,8 @@ def _connect(dialect: Any, record: Any, arguments: list[Any], words: dict[str, A
     """A connection of the driver; the embedded server is started where it is not running.
 
     Raises:
-        DatabaseUnavailableError: The server stayed away. Dagster does not try this again, as it
-            would after an error of the driver.
+        DatabaseUnavailableError: The server stayed away or does not start, with the reason. Dagster
+            does not try this again, as it would after an error of the driver.
     """
     deadline = time.monotonic() + OUTAGE_S
     pause_s = 0.05
@@ -58,5 +57,4 @@ def _connect(dialect: Any, record: Any, arguments: list[Any], words: dict[str, A
         pause_s = min(2 * pause_s, 2.0)
         settings = from_environment()
         if not settings.database_url:
-            with contextlib.suppress(DatabaseUnavailableError):
-                EmbeddedPostgres(settings.data_dir).start()
+            EmbeddedPostgres(settings.data_dir).start()

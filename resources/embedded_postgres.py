@@ -251,11 +251,12 @@ class EmbeddedPostgres:
         try:
             if not self.is_running():
                 _make_dir(self.data_dir)
-                with self._exclusively():
+                with self._exclusively() as start_lock:
                     if not self._settled():
-                        self._start()
+                        self._start(start_lock)
             if self.tcp_port is not None:
-                self._have_tcp()
+                with self._exclusively():
+                    self._have_tcp()
         except OSError as error:
             raise self._unusable(error) from None
         return self.url
@@ -365,13 +366,13 @@ class EmbeddedPostgres:
             os.close(handle)
 
     @contextlib.contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        """Be the only one who starts or stops this server."""
+    def _exclusively(self) -> Iterator[int]:
+        """Be the only one who starts or stops this server; the lock's handle."""
         deadline = time.monotonic() + LIMITS.start_timeout_s
         while True:
             with self._lock("start.lock", fcntl.LOCK_EX) as held:
                 if held is not None:
-                    yield
+                    yield held
                     return
             if time.monotonic() > deadline:
                 raise DatabaseUnavailableError(
@@ -382,7 +383,7 @@ class EmbeddedPostgres:
 
     # Starting.
 
-    def _start(self) -> None:
+    def _start(self, start_lock: int) -> None:
         binaries = self._binaries()
         account = self._account()
         binaries = reachable(binaries, account)
@@ -393,7 +394,7 @@ class EmbeddedPostgres:
                 "does not exist; bring it back, or remove the link to begin with an empty database"
             )
         if not place.exists():
-            self._create_cluster(binaries, account)
+            self._create_cluster(binaries, account, start_lock)
         self._launch(binaries, account)
 
     def _binaries(self) -> Binaries:
@@ -443,13 +444,19 @@ class EmbeddedPostgres:
             "(useradd --system quire), run Quire as an ordinary user, or set QUIRE_DATABASE_URL"
         )
 
-    def _create_cluster(self, binaries: Binaries, account: Account) -> None:
-        """Write a fresh cluster beside its place and move it there: half of one never is."""
-        for unfinished in self.data_dir.glob("cluster-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-        home = self.data_dir
+    def _create_cluster(self, binaries: Binaries, account: Account, start_lock: int) -> None:
+        """Write a fresh cluster beside its place and move it there: half of one never is.
+
+        The programs that write it hold the lock, too: should we be killed, the next one waits for
+        them to end before it removes what they wrote.
+        """
+        home, prefix = self.data_dir, "cluster-"
         if not can_enter(home, account):
             home = relocated("clusters")
+            prefix += hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:12] + "-"
+        for left in home.glob(f"{prefix}*"):
+            if not (left / "quire.conf").exists():  # never launched, so nobody's
+                shutil.rmtree(left, ignore_errors=True)
         free_bytes = shutil.disk_usage(home).free
         if free_bytes < LIMITS.fresh_cluster_bytes:
             raise DatabaseUnavailableError(
@@ -457,7 +464,7 @@ class EmbeddedPostgres:
                 f"{LIMITS.fresh_cluster_bytes // 2**20} MB are needed; free some or choose another "
                 "data directory"
             )
-        new = Path(tempfile.mkdtemp(prefix="cluster-", dir=home))
+        new = Path(tempfile.mkdtemp(prefix=prefix, dir=home))
         try:
             give(new, account)
             done = run(
@@ -467,6 +474,7 @@ class EmbeddedPostgres:
                     *("--builtin-locale=C.UTF-8", "--auth=trust", "--no-instructions"),
                 ],
                 account,
+                keep_open=start_lock,
             )
             if done.returncode == 0:
                 done = run(
@@ -476,6 +484,7 @@ class EmbeddedPostgres:
                     ],
                     account,
                     stdin=f"CREATE DATABASE {DATABASE};\n",
+                    keep_open=start_lock,
                 )
             if done.returncode != 0:
                 raise self._failed(done.stdout)
@@ -671,16 +680,20 @@ def _make_dir(directory: Path) -> None:
 
 
 def _write(path: Path, text: str, account: Account | None) -> None:
-    """Write a private file in one move, following no link that the server's user may have put."""
-    handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    """Write a private file in one move, following no link that the server's user may have put.
+
+    Whoever calls holds ``start.lock``.
+    """
+    new = path.with_name(f".{path.name}.new")  # one name: a killed process leaves one at the most
     try:
+        new.unlink(missing_ok=True)
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         if account is not None and not account.is_ours:
             os.fchown(handle, account.uid, account.gid)
         with os.fdopen(handle, "w") as file:
             file.write(text)
-        Path(name).replace(path)
+        new.replace(path)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
         raise DatabaseUnavailableError(f"{path} cannot be written: {error.strerror}") from None
 
 

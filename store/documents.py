@@ -1,4 +1,7 @@
-"""Documents: the files as received, told apart by content."""
+"""Documents: the files as received, told apart by content.
+
+The order of arrival is that of their first batch: the time of day may be set back between two.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +70,10 @@ def get(db: Connection, document_ids: Sequence[str]) -> list[Document]:
         return cursor.execute(
             """
             SELECT document_id, name, size_bytes, page_count, title, status, reason, file_key
-            FROM documents WHERE document_id = ANY(%(ids)s)
-            ORDER BY received_at, document_id
+            FROM documents AS d WHERE document_id = ANY(%(ids)s)
+            ORDER BY (SELECT min(ordinal)
+                      FROM page_batch_ranges AS r JOIN page_batches USING (batch_key)
+                      WHERE r.document_id = d.document_id), d.document_id
             """,
             {"ids": list(document_ids)},
         ).fetchall()
@@ -80,7 +85,10 @@ def everything(db: Connection) -> list[Document]:
         return cursor.execute(
             """
             SELECT document_id, name, size_bytes, page_count, title, status, reason, file_key
-            FROM documents ORDER BY received_at, document_id
+            FROM documents AS d
+            ORDER BY (SELECT min(ordinal)
+                      FROM page_batch_ranges AS r JOIN page_batches USING (batch_key)
+                      WHERE r.document_id = d.document_id), d.document_id
             """
         ).fetchall()
 
@@ -92,10 +100,11 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingDocument]:
             """
             SELECT d.document_id, d.name, d.size_bytes, d.page_count, d.title, d.status, d.reason,
                    d.file_key, r.batch_key
-            FROM page_batch_ranges AS r JOIN documents AS d USING (document_id)
+            FROM page_batch_ranges AS r
+            JOIN documents AS d USING (document_id) JOIN page_batches AS b USING (batch_key)
             WHERE r.batch_key = ANY(%(keys)s) AND r.first_page = 1
               AND NOT is_done(%(asset)s, d.document_id, %(spec)s, %(budget_mb)s)
-            ORDER BY d.received_at, d.document_id
+            ORDER BY b.ordinal, d.document_id
             LIMIT %(limit)s
             """,
             {
@@ -115,10 +124,12 @@ def in_batches(db: Connection, batch_keys: Sequence[str]) -> list[Document]:
         return cursor.execute(
             """
             SELECT document_id, name, size_bytes, page_count, title, status, reason, file_key
-            FROM documents
+            FROM documents AS d
             WHERE document_id IN (
                 SELECT document_id FROM page_batch_ranges WHERE batch_key = ANY(%(keys)s))
-            ORDER BY received_at, document_id
+            ORDER BY (SELECT min(ordinal)
+                      FROM page_batch_ranges AS r JOIN page_batches USING (batch_key)
+                      WHERE r.document_id = d.document_id), d.document_id
             """,
             {"keys": list(batch_keys)},
         ).fetchall()

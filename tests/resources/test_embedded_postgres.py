@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -200,6 +201,21 @@ def test_four_starters_at_once_give_one_server(home: Path) -> None:
     answers = [starter.communicate()[0].strip() for starter in starters]
     try:
         assert answers == [str(pid_of(server))] * 4
+    finally:
+        server.stop()
+        shutil.rmtree(server.data_dir)
+
+
+def test_whoever_starts_a_server_may_be_killed_while_its_files_are_written(home: Path) -> None:
+    server = EmbeddedPostgres(home / "begun")
+    with subprocess.Popen([sys.executable, "-c", START, server.data_dir]) as starter:
+        while not list(server.data_dir.glob("cluster-*/global")):
+            time.sleep(0.01)
+        starter.kill()
+    try:
+        with psycopg.connect(server.start()) as db:
+            assert db.execute("SELECT 1").fetchone() == (1,)
+        assert list(server.data_dir.glob("cluster-*")) == []
     finally:
         server.stop()
         shutil.rmtree(server.data_dir)
