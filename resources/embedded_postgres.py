@@ -81,6 +81,9 @@ class ServerSettings:
     recovery_init_sync_method: str = "syncfs"
     """After a kill one call instead of one per file: 0.3 s instead of 3 s (on Linux)."""
 
+    log_error_verbosity: str = "terse"
+    """No DETAIL in the log: it quotes whole rows, and with them text out of documents."""
+
     timezone: str = "UTC"
     log_timezone: str = "UTC"
 

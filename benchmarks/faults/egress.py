@@ -95,16 +95,24 @@ def _without_route(counts: str) -> int:
     return int(values[names.index("OutNoRoutes")]) + (int(six[1]) if six else 0)
 
 
+def watching(command: Sequence[str], log: Path) -> list[str]:
+    """The command that runs this command and writes what it names into ``log``.
+
+    It ends with the last process that was started by it.
+    """
+    return [
+        *("strace", "-f", "--seccomp-bpf", "-qq", "-e", f"trace={_CALLS}"),
+        *("-e", "signal=none", "-o", str(log), "--", *command),
+    ]
+
+
 def watched(
     command: Sequence[str], environment: Mapping[str, str], cwd: Path, timeout_s: float
 ) -> Outcome:
-    """Run a command and note every address outside the loopback; it ends with its last process."""
+    """Run a command and note every address outside the loopback."""
     with tempfile.NamedTemporaryFile("r") as log:
         done = subprocess.run(
-            [
-                *("strace", "-f", "--seccomp-bpf", "-qq", "-e", f"trace={_CALLS}"),
-                *("-e", "signal=none", "-o", log.name, "--", *command),
-            ],
+            watching(command, Path(log.name)),
             env=dict(environment),
             cwd=cwd,
             capture_output=True,

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.faults.egress import Outcome, watched, why_not_watched
 from benchmarks.faults.injections import FAMILIES, INJECTIONS, as_name, inject, of_family
-from resources.embedded_postgres import EmbeddedPostgres
+from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
 from tests.hostile import small_paper
 
 REFUSED = 12
@@ -24,16 +24,34 @@ HALF = 120
 """Characters of a family in the name of a paper, so that two families share one."""
 
 
+PASSWORD = "pl4nted/pass@word:%26&"
+"""Of the database; with every character that tempts somebody to take an address apart wrongly."""
+
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIApl4nted",
+    "AWS_SECRET_ACCESS_KEY": "pl4nted+aws/secret",
+    "AWS_SESSION_TOKEN": "pl4nted-session",
+    "HF_TOKEN": "hf_pl4nted",
+    "OPENAI_API_KEY": "sk-pl4nted",
+    "DAGSTER_CLOUD_API_TOKEN": "pl4nted-cloud",
+}
+"""What lies about in the environment of users; all hold one word to search for."""
+
+PLANTED = "pl4nted"
+
+
 @dataclass(frozen=True)
 class Home:
-    """A home of its own: database, store, Dagster."""
+    """A home of its own: store and Dagster; and a database on a server with a password."""
 
     path: Path
+    server: EmbeddedPostgres
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Of the commands: as plain as a terminal can be, so that all escapes are the corpus's."""
         plain = {"QUIRE_HOME": str(self.path), "COLUMNS": "120", "NO_COLOR": "1"}
-        return {**os.environ, **plain, **(more or {})}
+        database = {"QUIRE_DATABASE_URL": self.server.tcp_url}
+        return {**os.environ, **plain, **database, **SECRETS, **(more or {})}
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-W", "ignore", "-m", "orchestration.cli", *arguments]
@@ -45,14 +63,10 @@ class Home:
             capture_output=True,
             text=True,
             errors="surrogateescape",
-            timeout=280,
+            timeout=800,
             check=False,
         )
         return Outcome(done.returncode, done.stdout, done.stderr, 0)
-
-    @property
-    def server(self) -> EmbeddedPostgres:
-        return EmbeddedPostgres(self.path / "postgres")
 
     def rows(self, database: str, query: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.server.url_of(database)) as db:
@@ -62,7 +76,7 @@ class Home:
         """Every event that Dagster has stored, as it stored it."""
         return [
             json.loads(event)
-            for (event,) in self.rows("dagster", "SELECT event FROM event_logs ORDER BY id")
+            for (event,) in self.rows("quire_dagster", "SELECT event FROM event_logs ORDER BY id")
         ]
 
 
@@ -98,19 +112,27 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def hostile_run(
-    corpus: Path, server_home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[HostileRun]:
+def home(server_home: Path, forgetful_settings: ServerSettings) -> Iterator[Home]:
+    """A home whose database asks for a password, and an environment full of secrets."""
+    data_dir = server_home / "guarded"
+    data_dir.mkdir(mode=0o711)
+    (data_dir / "password").write_text(PASSWORD)
+    server = EmbeddedPostgres(data_dir, tcp_port=0, settings=forgetful_settings)
+    server.start()
+    yield Home(server_home / "hostile", server)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def hostile_run(home: Home, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> HostileRun:
     """`quire run` over the corpus, with every address that it names written down."""
-    home = Home(server_home / "hostile")
     out = tmp_path_factory.mktemp("hostile") / "out"
-    home.quire("db", "start")  # so that the watched processes end when the run does
-    command = home.command("run", str(corpus), "--out", str(out))
+    arguments = ("run", str(corpus), "--out", str(out))
     is_watched = not why_not_watched()
     if is_watched:
-        outcome = watched(command, home.environment(), Path.cwd(), timeout_s=280)
+        command = home.command(*arguments)
+        outcome = watched(command, home.environment(), Path.cwd(), timeout_s=800)
     else:
-        outcome = home.quire(*command[5:])
+        outcome = home.quire(*arguments)
     names = sorted(path.name for path in corpus.iterdir())
-    yield HostileRun(home, out, names, outcome, is_watched)
-    home.quire("db", "stop")
+    return HostileRun(home, out, names, outcome, is_watched)

@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
+import store.documents
+from benchmarks.faults.injections import INJECTIONS
 from core.report_tsv import COLUMNS
 from core.text import legible, visible
+from resources.postgres import Postgres
+from store.documents import Document
 from tests.hostile import small_paper
 from tests.security.conftest import Home, HostileRun
+
+pytestmark = pytest.mark.timeout(900)  # the fixture is a run of its own
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -130,6 +137,24 @@ def test_logs_hold_no_escape_and_no_file_is_named_by_a_document(hostile_run: Hos
     for path in home.path.rglob("*"):
         assert re.fullmatch(r"[\w.@+-]+", path.name), path
     assert not Path("injected").exists()
+
+
+def test_a_row_that_is_refused_is_quoted_with_nothing_that_acts_and_not_in_the_log(
+    hostile_run: HostileRun,
+) -> None:
+    home = hostile_run.home
+    name = "".join(one.text for one in INJECTIONS if one.family == "terminal")
+    refused = Document("no hash", name, 1, 1, name, "ok", name, "key")
+    with (
+        pytest.raises(psycopg.errors.CheckViolation) as caught,
+        Postgres(database_url=home.server.url).connect() as db,
+    ):
+        store.documents.add(db, refused)
+    assert "Failing row contains" in str(caught.value)
+    assert acting(str(caught.value)) == set()
+    log = home.server.log_file.read_text("utf-8", "surrogateescape")
+    assert "violates check constraint" in log
+    assert acting(log, allowed="\n\t") == set()
 
 
 def test_a_database_error_that_quotes_a_document_fails_the_run_and_does_nothing_else(
