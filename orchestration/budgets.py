@@ -23,20 +23,20 @@ class SetAside:
     postgres: int = 60
     """The embedded server: 32 MB of shared buffers, and a dozen connections."""
 
-    run: int = 120
-    """The process that executes a run and starts its ops, its log capture included."""
+    run: int = 135
+    """The process that executes a run and starts its ops, and what captures their logs."""
 
-    fork_server: int = 75
+    fork_server: int = 80
     """What ops are forked from: its own part of the pages that it shares with them."""
 
     webserver: int = 130
     daemon: int = 110
     code_server: int = 125
 
-    ui: int = 15
+    ui: int = 10
     """What keeps the three of them running."""
 
-    system: int = 40
+    system: int = 30
     """The kernel's tables for all of them, and the libraries that are read again and again."""
 
 
@@ -50,8 +50,9 @@ class Sharing:
     each_mb: int = 300
     """Two at a time only where both get this, which most declare; else one gets all of it."""
 
-    least_mb: int = 180
-    """Below this ordinary pages do not fit: the op's libraries and the PDF parser take 140 MB."""
+    least_mb: int = 200
+    """Below this ordinary pages do not fit: the op's libraries and the PDF parser take 140 MB, and
+    with 165 MB some pages and panels of a paper at 150 dpi were left out."""
 
 
 SET_ASIDE = SetAside()

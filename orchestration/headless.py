@@ -79,6 +79,8 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
         settings, memory_mb=options.memory_mb or settings.memory_mb, beside="nothing"
     )
     share = share_of(settings)  # a limit that is too small is an error now, not in the run
+    if share.limit_mb is not None:
+        say(err, f"quire: {share}")
     postgres = prepare(settings)
     images = ImageStore(url=settings.store_url)
     encoder = Encoder(spec=settings.image_encoder, cores=settings.threads)
