@@ -1,4 +1,7 @@
-"""The memory contract: a declared budget per op, planned for, watched, and walled.
+"""The memory contract: a declared budget per op, planned for, walled, watched, and stopped.
+
+The wall makes an allocation fail that would not fit. What gets past it, children and shared memory,
+is seen by a sampler, which ends the child or interrupts the op while it happens.
 
 The peak is that of the whole process tree. For this process it comes from the kernel's own
 high-water mark, for children from their proportional set size (PSS), sampled. On systems without
@@ -6,21 +9,35 @@ high-water mark, for children from their proportional set size (PSS), sampled. O
 """
 
 import contextlib
+import ctypes
 import math
+import multiprocessing
 import os
+import re
 import resource
+import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import dagster as dg
 import numpy as np
-import psutil
 
 from core.errors import BudgetError
+from resources.process_tree import (
+    HAS_PROC,
+    children,
+    own,
+    own_mb,
+    status_kb,
+    tree_mb,
+    unmapped_mb,
+)
 
 MB = 1024 * 1024
 LEAST_HEADROOM_MB = 24
@@ -36,8 +53,24 @@ so the usual 8 MB each would be taken from the budget; the deepest recursion her
 STACKS_MB = 10
 """Address space of the stacks of the workers that an op starts behind the wall."""
 
+MOST_KEPT_MB = 32.0
+"""An op may keep so much between its units that it has not planned: caches of libraries."""
+
+STOP_SHARE = 1.05
+"""An op is stopped where it holds so much of its budget. What a plan predicts may be off by a
+little: that is told, and harms nobody; a pod's limit lies at 1.2."""
+
+LAST_RESORT_S = 5.0
+LAST_RESORT_SHARE = 1.2
+INTERRUPT_S = 0.2
+"""An op that was interrupted and still holds more than its budget after five seconds, or as much as
+a pod's limit after a fifth of one, does not listen: it is ended with its process."""
+
 _SAMPLE_S = 0.1
-_HAS_PROC = Path("/proc/self/smaps_rollup").exists()
+_CLOSEST_SAMPLE_S = 0.02
+_FILLED_MB_PER_S = 1500.0
+"""How fast a process can fill new memory, on one core. The next look comes before what is left of
+the budget can be gone."""
 
 
 def memory_budget(mb: int) -> dict[str, Any]:
@@ -62,65 +95,8 @@ def declared_budget_mb(context: dg.AssetExecutionContext) -> int:
     return int(context.op_def.tags["quire/memory_mb"])
 
 
-def _status_kb(pid: int | str, name: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1])
-    return 0
-
-
-def _pss_mb(pid: int | str) -> float:
-    """Proportional set size: shared pages count by share, so that a tree can be summed."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return 0.0  # the child ended between listing and reading
-    return 0.0
-
-
-def tree_mb() -> float:
-    """Memory that this process and its descendants hold now (PSS; resident without /proc)."""
-    own = _pss_mb("self") if _HAS_PROC else psutil.Process().memory_info().rss / MB
-    return own + _descendants_mb()
-
-
-def _descendants_mb() -> float:
-    if _HAS_PROC:
-        return sum(_pss_mb(pid) for pid in _descendants(os.getpid()))
-    total = 0.0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                total += child.memory_info().rss / MB
-    return total
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    """All descendants, from the kernel's own lists.
-
-    Looking through every process of the machine for its parent costs 20 ms, which ten times a
-    second is a fifth of a core.
-    """
-    for task in _listed(Path(f"/proc/{pid}/task")):
-        for child in _words(task / "children"):
-            yield int(child)
-            yield from _descendants(int(child))
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except FileNotFoundError:
-        return []  # it ended
-
-
-def _words(file: Path) -> list[str]:
-    try:
-        return file.read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []  # it ended
+class StoppedError(MemoryError):
+    """The op holds more than its budget, past the wall, and was interrupted or lost a child."""
 
 
 @dataclass
@@ -128,23 +104,69 @@ class Watch:
     """What a watched op has held so far.
 
     Attributes:
+        op: Its name.
         budget_mb: What it may hold.
         base_mb: What the tree held when the watch began.
         predicted_mb: The plan's prediction; raised by the op as it plans.
         peak_mb: The most that the tree has held.
         walled: Whether an allocation beyond the budget fails inside the op.
+        stopped: What was done about memory beyond the budget, a sentence each time.
     """
 
+    op: str
     budget_mb: int
     base_mb: float
     predicted_mb: float = 0.0
     peak_mb: float = 0.0
     walled: bool = False
+    stopped: list[str] = field(default_factory=list)
+    _mapped_mb: float = 0.0
+    _told: int = 0
 
     @property
     def over(self) -> bool:
         """Whether the tree held more than its budget."""
         return self.peak_mb > self.budget_mb
+
+    def stop(self) -> StoppedError | None:
+        """The error that stands for what was stopped since this was last asked."""
+        told, self._told = self._told, len(self.stopped)
+        return StoppedError(self.stopped[-1]) if self._told > told else None
+
+    def needed_mb(self, error: BaseException) -> float:
+        """The least budget under which the allocation that failed would have been possible.
+
+        To be asked while the error is handled: what was held when it was raised still is.
+        """
+        held_mb = tree_mb()
+        if self.walled:
+            mapped_mb = status_kb("VmData")["VmData"] / 1024 - self._mapped_mb
+            held_mb = max(held_mb, self.base_mb + mapped_mb)
+        return max(held_mb, self.base_mb) + _asked_mb(error)
+
+    def require_released(self, resting_mb: float) -> None:
+        """Make sure that an op whose work did not fit has let go of it.
+
+        Args:
+            resting_mb: What the op should hold between its units, by its own plan.
+
+        Raises:
+            BudgetError: It holds more than its budget still, or keeps so much that its next units
+                would be blamed for it.
+        """
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # what is free and not given back is nobody's
+        held_mb = tree_mb()
+        kept_mb = held_mb - resting_mb
+        most_mb = max(MOST_KEPT_MB, (self.budget_mb - resting_mb) / 2)
+        if held_mb <= STOP_SHARE * self.budget_mb and kept_mb <= most_mb:
+            return
+        raise BudgetError(
+            f"the op {self.op} ignores its budget of {self.budget_mb} MB and was stopped: it holds "
+            f"{held_mb:.0f} MB between its units, {kept_mb:.0f} MB more than it should",
+            budget_mb=self.budget_mb,
+            needed_mb=held_mb,
+        )
 
 
 class MemoryContract(dg.ConfigurableResource):
@@ -164,12 +186,24 @@ class MemoryContract(dg.ConfigurableResource):
         return min(declared, self.limit_mb) if self.limit_mb > 0 else declared
 
     @contextlib.contextmanager
-    def watch(self, budget_mb: int) -> Iterator[Watch]:
-        """Arm the wall, watch the tree's peak, and put the wall back as it was.
+    def watch(
+        self, budget_mb: int, op: str = "op", tell: Callable[[str], None] = lambda text: None
+    ) -> Iterator[Watch]:
+        """Arm the wall, watch the tree, stop what gets past the wall, and put all back as it was.
 
         The wall bounds private writable memory (``RLIMIT_DATA``): what the process has mapped now,
         plus what is left of the budget. Beyond it numpy and torch raise MemoryError, which the op
         answers with a smaller batch.
+
+        Memory that the wall does not count (children, shared mappings) is looked at ten times a
+        second, and more often the less of the budget is left. Where the tree holds more than
+        ``STOP_SHARE`` of it, a child that the op has started is killed if it holds the most of it
+        and that is enough; else `StoppedError` is raised in the middle of whatever the op does.
+
+        Args:
+            budget_mb: What the tree may hold.
+            op: Name of the op, for what is said of it.
+            tell: Called from another thread with a sentence when something is stopped.
 
         Raises:
             BudgetError: The process alone leaves nothing of the budget.
@@ -184,46 +218,120 @@ class MemoryContract(dg.ConfigurableResource):
                 budget_mb=budget_mb,
                 needed_mb=needed,
             )
-        watch = Watch(budget_mb, base_mb, predicted_mb=base_mb, peak_mb=base_mb)
+        watch = Watch(op, budget_mb, base_mb, predicted_mb=base_mb, peak_mb=base_mb)
         before = resource.getrlimit(resource.RLIMIT_DATA)
         stack_before = threading.stack_size(STACK_BYTES)
-        resident_mb = own_mb = 0.0
-        if _HAS_PROC:
-            with contextlib.suppress(PermissionError, OSError):
-                Path("/proc/self/clear_refs").write_text("5")
-            resident_mb = _status_kb("self", "VmHWM") / 1024
-            own_mb = _pss_mb("self")
-        stop = threading.Event()
-
-        def sample() -> None:
-            # The kernel remembers this process's own peak; only children have to be sampled.
-            while not stop.wait(_SAMPLE_S):
-                children_mb = _descendants_mb()
-                if children_mb == 0.0 and _HAS_PROC:
-                    continue
-                grown = _status_kb("self", "VmRSS") / 1024 - resident_mb
-                held_mb = own_mb + grown + children_mb if _HAS_PROC else tree_mb()
-                watch.peak_mb = max(watch.peak_mb, held_mb)
-
-        sampler = threading.Thread(target=sample, name="memory-watch", daemon=True)
-        sampler.start()
-        if _HAS_PROC:
-            mapped = _status_kb("self", "VmData") * 1024
-            wall = mapped + int((budget_mb - base_mb + STACKS_MB) * MB)
-            if before[1] == resource.RLIM_INFINITY or wall <= before[1]:
-                resource.setrlimit(resource.RLIMIT_DATA, (wall, before[1]))
-                watch.walled = True
+        sampler = _Sampler(watch, tell)
         try:
-            yield watch
+            with sampler:
+                if HAS_PROC:
+                    watch._mapped_mb = status_kb("VmData")["VmData"] / 1024
+                    wall = int((watch._mapped_mb + budget_mb - base_mb + STACKS_MB) * MB)
+                    if before[1] == resource.RLIM_INFINITY or wall <= before[1]:
+                        resource.setrlimit(resource.RLIMIT_DATA, (wall, before[1]))
+                        watch.walled = True
+                yield watch
         finally:
-            stop.set()
-            sampler.join()
             resource.setrlimit(resource.RLIMIT_DATA, before)
             threading.stack_size(stack_before)
-            watch.peak_mb = max(watch.peak_mb, tree_mb())
-            if _HAS_PROC:
-                grown = _status_kb("self", "VmHWM") / 1024 - resident_mb
-                watch.peak_mb = max(watch.peak_mb, own_mb + grown)
+
+
+class _Sampler:
+    """Looks at what the tree holds, from a thread of its own, and stops what is beyond its budget.
+
+    The kernel remembers this process's own peak; what children and shared memory add is sampled.
+    """
+
+    def __init__(self, watch: Watch, tell: Callable[[str], None]) -> None:
+        self._watch = watch
+        self._tell = tell
+        self._op_thread = threading.current_thread()
+        self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
+        self._end = threading.Event()
+        self._handler: Any = None
+        self._beyond_since = 0.0
+        self._interrupted_at = 0.0
+        if HAS_PROC:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+        self._own_mb, self._before = own_mb(), own()
+        self._older = {child.pid for child in children()}
+
+    def __enter__(self) -> None:
+        if self._op_thread is threading.main_thread():
+            self._handler = signal.signal(signal.SIGUSR1, self._interrupt_here)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        if self._handler is not None:
+            signal.signal(signal.SIGUSR1, self._handler)
+        watch = self._watch
+        watch.peak_mb = max(watch.peak_mb, tree_mb())
+        if HAS_PROC:
+            highest = status_kb("VmHWM")["VmHWM"] / 1024
+            watch.peak_mb = max(watch.peak_mb, self._own_mb + highest - self._before.resident)
+
+    def _interrupt_here(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._end.is_set():
+            raise StoppedError(self._watch.stopped[-1])
+
+    def _run(self) -> None:
+        wait_s = _CLOSEST_SAMPLE_S
+        while not self._end.wait(wait_s):
+            held_mb = self._look()
+            left_mb = STOP_SHARE * self._watch.budget_mb - held_mb
+            wait_s = min(_SAMPLE_S, max(_CLOSEST_SAMPLE_S, left_mb / _FILLED_MB_PER_S))
+
+    def _look(self) -> float:
+        """What the tree holds now; something is done about it where it is too much."""
+        watch, found = self._watch, children()
+        mine_mb = self._own_mb + own().resident - self._before.resident
+        if HAS_PROC:
+            mine_mb += unmapped_mb([child.pid for child in found])
+        held_mb = mine_mb + sum(child.mb for child in found)
+        watch.peak_mb = max(watch.peak_mb, held_mb)
+        excess_mb = held_mb - STOP_SHARE * watch.budget_mb
+        largest = next((child for child in found if child.pid not in self._older), None)
+        if excess_mb <= 0:
+            self._beyond_since = 0.0
+        elif largest and largest.mb > max(excess_mb, mine_mb - self._own_mb):
+            self._note(held_mb, f"its child process {largest.pid}, which held {largest.mb:.0f} MB,")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(largest.pid, signal.SIGKILL)
+            self._tell(watch.stopped[-1])
+            return held_mb - largest.mb
+        else:
+            self._interrupt(held_mb)
+        return held_mb
+
+    def _interrupt(self, held_mb: float) -> None:
+        now = time.monotonic()
+        self._beyond_since = self._beyond_since or now
+        far = held_mb > LAST_RESORT_SHARE * self._watch.budget_mb
+        patience_s = INTERRUPT_S if far else LAST_RESORT_S
+        if multiprocessing.parent_process() and now - self._beyond_since > patience_s:
+            self._note(held_mb, "it went on when it was interrupted, and its process")
+            self._tell(self._watch.stopped[-1])
+            os._exit(1)
+        if now - self._interrupted_at < 1.0:
+            return
+        self._interrupted_at = now
+        self._note(held_mb, "it")
+        if self._op_thread is threading.main_thread():
+            signal.pthread_kill(self._op_thread.ident or 0, signal.SIGUSR1)
+        else:
+            raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+            raise_in(ctypes.c_ulong(self._op_thread.ident or 0), ctypes.py_object(StoppedError))
+        self._tell(self._watch.stopped[-1])
+
+    def _note(self, held_mb: float, what: str) -> None:
+        watch = self._watch
+        watch.stopped.append(
+            f"the op {watch.op} held {held_mb:.0f} MB, its budget is {watch.budget_mb} MB; "
+            f"{what} was stopped"
+        )
 
 
 def _warm_up() -> None:
@@ -257,3 +365,19 @@ def is_out_of_memory(error: BaseException) -> bool:
             "bad_alloc",
         )
     )
+
+
+_ASKED = (
+    re.compile(r"unable to allocate ([\d.]+) (bytes|[kmgtp]ib)"),  # numpy
+    re.compile(r"failed to allocate (\d+) (bytes)"),  # OpenCV
+    re.compile(r"tried to allocate (\d+) (bytes)"),  # torch
+)
+_UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50}
+
+
+def _asked_mb(error: BaseException) -> float:
+    """How much was asked for by the allocation that failed, as far as the error says."""
+    for pattern in _ASKED:
+        if found := pattern.search(str(error).lower()):
+            return float(found[1]) * _UNITS[found[2]] / MB
+    return 0.0

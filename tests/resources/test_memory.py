@@ -1,13 +1,44 @@
+import contextlib
+import mmap
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from core.errors import BudgetError
-from resources.memory import MemoryContract, is_out_of_memory, memory_budget, tree_mb
+from resources.memory import MemoryContract, StoppedError, is_out_of_memory, memory_budget
+from resources.process_tree import tree_mb
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="walls need /proc")
+
+EATER = (
+    "import resource as r, time; r.setrlimit(r.RLIMIT_DATA, (-1, -1)); "
+    "held = [b'x' * (1 << 20) for _ in range({mb})]; time.sleep({s})"
+)
+"""A child that lifts the wall it inherits."""
+
+
+def _fill_mapping(mb: int) -> None:
+    with contextlib.closing(mmap.mmap(-1, mb << 20)) as area:
+        for start in range(mb):
+            area[start << 20 : (start + 1) << 20] = b"x" * (1 << 20)
+            time.sleep(0.001)
+
+
+def _fill_memfd(mb: int) -> None:
+    file = os.memfd_create("test")
+    try:
+        for _ in range(mb):
+            os.write(file, b"x" * (1 << 20))
+            time.sleep(0.001)
+    finally:
+        os.close(file)
 
 
 def test_a_pods_limit_lies_a_little_above_the_declared_budget() -> None:
@@ -40,18 +71,97 @@ def test_a_peak_between_two_samples_is_seen() -> None:
 
 @linux
 def test_the_memory_of_a_child_counts() -> None:
-    script = "import time; data = bytearray(150 << 20); time.sleep(0.6)"
-    with MemoryContract().watch(int(tree_mb()) + 60) as watch:
-        subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import resource as r; r.setrlimit(r.RLIMIT_DATA, (-1, -1));" + script,
-            ],
-            check=True,
-        )
+    base_mb = int(tree_mb())
+    with MemoryContract().watch(base_mb + 300) as watch:
+        subprocess.run([sys.executable, "-c", EATER.format(mb=150, s=0.6)], check=True)
     assert watch.peak_mb - watch.base_mb > 140
+    assert not watch.stopped
+
+
+@linux
+def test_a_child_that_eats_more_than_the_budget_is_killed_while_it_happens() -> None:
+    said: list[str] = []
+    with MemoryContract().watch(int(tree_mb()) + 60, "things", said.append) as watch:
+        ended = subprocess.run([sys.executable, "-c", EATER.format(mb=300, s=60)], check=False)
+        assert ended.returncode == -signal.SIGKILL
+        stopped = watch.stop()
+        assert stopped is not None
+        assert watch.stop() is None  # told once
+    assert "the op things held" in str(stopped)
+    assert said == watch.stopped
     assert watch.over
+
+
+@linux
+@pytest.mark.parametrize("way", [_fill_mapping, _fill_memfd])
+def test_shared_memory_that_the_wall_does_not_count_interrupts_the_op(
+    way: Callable[[int], None],
+) -> None:
+    with MemoryContract().watch(int(tree_mb()) + 60, "things") as watch:
+        with pytest.raises(StoppedError, match=r"the op things held \d+ MB, its budget is") as stop:
+            way(2000)
+        assert is_out_of_memory(stop.value)
+        watch.require_released(watch.base_mb)
+    assert watch.over
+    assert watch.peak_mb < watch.budget_mb + 1000
+
+
+@linux
+def test_an_op_is_interrupted_in_whatever_thread_it_runs() -> None:
+    caught: list[str] = []
+
+    def work() -> None:
+        with (
+            contextlib.suppress(StoppedError),
+            MemoryContract().watch(int(tree_mb()) + 60, "things") as watch,
+        ):
+            try:
+                _fill_mapping(2000)
+            except StoppedError:
+                caught.extend(watch.stopped)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert caught
+    assert "the op things held" in caught[0]
+
+
+@linux
+def test_children_that_were_there_before_are_not_the_ones_to_be_stopped() -> None:
+    code = "held = bytearray(b'x') * (80 << 20); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as older:
+        assert older.stdin is not None
+        assert older.stdout is not None
+        older.stdout.readline()
+        with MemoryContract().watch(int(tree_mb()) + 40), pytest.raises(StoppedError):
+            _fill_mapping(2000)
+        assert older.poll() is None
+        older.stdin.close()
+
+
+@linux
+def test_an_op_that_keeps_what_its_units_held_is_named() -> None:
+    with MemoryContract().watch(int(tree_mb()) + 150, "things") as watch:
+        kept = np.ones((110, 1 << 20), np.uint8)
+        with pytest.raises(BudgetError, match="the op things ignores its budget") as refusal:
+            watch.require_released(watch.base_mb)
+        assert refusal.value.needed_mb > watch.base_mb + 100
+        del kept
+        watch.require_released(watch.base_mb)
+
+
+@linux
+def test_what_a_failed_allocation_asked_for_is_part_of_what_is_needed() -> None:
+    with MemoryContract().watch(int(tree_mb()) + 100) as watch:
+        held = np.ones((40, 1 << 20), np.uint8)
+        with pytest.raises(MemoryError) as failure:
+            np.ones((500, 1 << 20), np.uint8)
+        needed_mb = watch.needed_mb(failure.value)
+        assert held.nbytes == 40 << 20
+    assert 535 < needed_mb - watch.base_mb < 580
 
 
 def test_a_budget_that_the_process_alone_exhausts_is_refused_with_the_one_that_would_do() -> None:
