@@ -148,6 +148,7 @@ def end(all_services: Sequence[Service]) -> None:
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(left, timeout=PATIENCE.end_s)
 
 
 def _postgres(process: psutil.Process) -> bool:

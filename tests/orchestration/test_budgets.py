@@ -105,9 +105,8 @@ def test_ops_in_pods_of_their_own_get_what_they_declare(tmp_path: Path) -> None:
 def test_the_executor_takes_as_many_ops_at_a_time_as_there_is_memory_for(tmp_path: Path) -> None:
     def at_a_time(mb: int) -> int:
         settings = Settings(home=tmp_path, memory_mb=mb, beside="nothing")
-        executor = executor_of(settings, share_of(settings))
-        config = executor.config_schema.resolve_config({})  # what was configured is in here
-        assert isinstance(config.value, dict)
+        config = executor_of(settings, share_of(settings)).apply_config_mapping({"config": {}})
+        assert config.value is not None
         return config.value["config"]["max_concurrent"]
 
     assert at_a_time(512) == 1
