@@ -13,7 +13,7 @@ from assets.encoder_channel import embeddings_spec, encoder_in_force, not_config
 from assets.partitions import page_batches, per_batches
 from assets.tiles import tiles
 from assets.work import Recompute, Refused, complete_check, work_through
-from core.errors import InputError
+from core.errors import BudgetError, InputError
 from core.work import Job, Outcome
 from resources.encoder import Encoder
 from resources.images import ImageStore
@@ -65,14 +65,14 @@ def tile_embeddings(
         for panel in panels:
             try:
                 image = images.read_image(panel.image_key)
-            except InputError as refusal:
+                crops = [image[y0:y1, x0:x1] for x0, y0, x1, y1 in panel.boxes_px]
+                parts = [
+                    encoder.embed(crops[start : start + TILES_AT_A_TIME])
+                    for start in range(0, len(crops), TILES_AT_A_TIME)
+                ]
+            except (InputError, BudgetError) as refusal:
                 results.append(refusal)
                 continue
-            crops = [image[y0:y1, x0:x1] for x0, y0, x1, y1 in panel.boxes_px]
-            parts = [
-                encoder.embed(crops[start : start + TILES_AT_A_TIME])
-                for start in range(0, len(crops), TILES_AT_A_TIME)
-            ]
             empty = np.empty((0, described.dim), np.float32)
             results.append(np.concatenate([empty, *parts]))
         return results

@@ -6,7 +6,8 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from psycopg import sql
 
 from assets.duplicate_reports import export
 from resources.embedded_postgres import EmbeddedPostgres
+from resources.images import ImageStore
 from resources.postgres import Postgres
 from resources.settings import CopySearch
 from store.database import Db
@@ -102,11 +104,24 @@ def tell(
 
 
 @pytest.fixture(scope="module")
-def module_postgres(embedded_postgres: EmbeddedPostgres) -> Iterator[Postgres]:
-    """A migrated database for all tests of a module."""
-    name = sql.Identifier(f"degraded_{next(_numbers)}")
+def new_pipeline(
+    embedded_postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Pipeline]]:
+    """Makes pipelines on a migrated database and a store of their own, for a module's tests."""
     template = sql.Identifier(TEMPLATE)
-    with psycopg.connect(embedded_postgres.url, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
-        yield Postgres(database_url=embedded_postgres.url_of(name.as_string().strip('"')))
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with psycopg.connect(embedded_postgres.url, autocommit=True) as admin, ExitStack() as stack:
+
+        def make() -> Pipeline:
+            name = f"degraded_{next(_numbers)}"
+            quoted = sql.Identifier(name)
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(quoted, template))
+            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(quoted)
+            stack.callback(admin.execute, drop)
+            folder = tmp_path_factory.mktemp("pipeline")
+            return Pipeline(
+                Postgres(database_url=embedded_postgres.url_of(name)),
+                ImageStore(url=(folder / "store").as_uri()),
+                folder,
+            )
+
+        yield make

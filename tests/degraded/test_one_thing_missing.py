@@ -16,8 +16,6 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from resources.encoder import Encoder
-from resources.images import ImageStore
-from resources.postgres import Postgres
 from store.database import Db
 from tests.assets.conftest import Pipeline, Roomy
 from tests.degraded.conftest import Told, tell
@@ -55,9 +53,9 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(module_postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    folder = tmp_path_factory.mktemp("finished")
-    pipeline = Pipeline(module_postgres, ImageStore(url=(folder / "store").as_uri()), folder)
+def finished(new_pipeline: Callable[[], Pipeline]) -> Finished:
+    pipeline = new_pipeline()
+    folder = pipeline.folder
     if importlib.util.find_spec("torch") is not None:  # then the encoder's tables are filled, too
         from tests.resources.test_encoder import VIT, write_model
 
@@ -68,7 +66,7 @@ def finished(module_postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
     pipeline.run()
     assert received.document is not None
     document_id = received.document.document_id
-    with module_postgres.connect() as db:
+    with pipeline.postgres.connect() as db:
         told = tell(pipeline, db, [document_id], folder / "out")
     assert told.status == "ok", told.troubles
     assert len(told.pairs) == 2
