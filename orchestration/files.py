@@ -20,6 +20,9 @@ LOCAL = ("", "file", "local")
 """What the protocol of a path on this machine is called."""
 
 
+_CHANGED = "it changed while it was read; add it again once it is complete"
+
+
 class NotNowError(InputError):
     """The file cannot be read at this time; later it may be."""
 
@@ -84,12 +87,14 @@ def read_blocks(path: UPath, most_bytes: int) -> Iterator[bytes]:
                     raise InputError(
                         f"larger than {most_bytes // _BLOCK} MB; split it, or raise the limit"
                     )
+                if before is not None and size > before[0]:
+                    raise NotNowError(_CHANGED)  # or a file that keeps growing would never end
                 yield block
             after = _stamp(path, source)
     except OSError as error:
         raise NotNowError(in_words(error)) from error
     if before != after or (after is not None and after[0] != size):
-        raise NotNowError("it changed while it was read; add it again once it is complete")
+        raise NotNowError(_CHANGED)
 
 
 def in_words(error: OSError) -> str:

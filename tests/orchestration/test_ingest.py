@@ -1,5 +1,8 @@
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -9,10 +12,11 @@ from upath import UPath
 import store.documents
 import store.page_batches
 from core.errors import InputError
-from orchestration.ingest import find_files, receive, register_partitions
+from orchestration.files import read_blocks
+from orchestration.ingest import Received, find_files, receive, register_partitions
 from resources.images import ImageStore
 from resources.pdf import PdfLimits
-from tests.hostile import small_paper
+from tests.hostile import endless_title, small_paper
 
 
 @pytest.fixture
@@ -101,3 +105,96 @@ def test_a_store_below_a_folder_with_a_space_lies_there(tmp_path: Path) -> None:
     images.write_bytes("a/b", b"there")
     assert (home / "store" / "a" / "b").read_bytes() == b"there"
     assert images.read_bytes("a/b") == b"there"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../escaped.pdf",
+        "nul\x00inside.pdf",
+        "n" * 300 + ".pdf",
+        "turned\u202efdp.pdf",
+        "a\nb.pdf",
+    ],
+)
+def test_names_that_no_disk_allows_come_from_object_stores_and_lead_nowhere(
+    db: psycopg.Connection, images: ImageStore, tmp_path: Path, name: str
+) -> None:
+    small_paper(tmp_path / "paper.pdf", seed=6, panels=2, planted=0)
+    memory = UPath(f"memory://bucket/{name}")
+    memory.fs.pipe(memory.path, (tmp_path / "paper.pdf").read_bytes())
+    received = receive(db, images, memory)
+    assert received.document is not None
+    assert received.document.status == "ok"
+    assert received.document.name == name.rsplit("/", 1)[-1].replace("\x00", "\ufffd")
+    stored = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert [path.name for path in stored] == [f"{received.document.document_id}.pdf"]
+
+
+def test_a_path_that_no_disk_allows_is_an_error_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="file name too long"):
+        list(find_files([str(tmp_path / ("n" * 300 + ".pdf"))]))
+
+
+def test_a_folder_says_what_it_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    small_paper(tmp_path / "inbox" / "real.pdf", seed=1, panels=2, planted=0)
+    (tmp_path / "inbox" / "link.pdf").symlink_to(tmp_path / "inbox" / "real.pdf")
+    link, real = find_files([str(tmp_path / "inbox")])
+    assert isinstance(link, Received)
+    assert link.document is None
+    assert link.reason == "inbox/link.pdf: a link, which is not followed; add what it leads to"
+    assert isinstance(real, UPath)
+    # A link that is named by hand is followed: whoever names it means what it leads to.
+    (named,) = find_files([str(tmp_path / "inbox" / "link.pdf")])
+    assert isinstance(named, UPath)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_taken_in(
+    db: psycopg.Connection, images: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "paper.pdf"
+    small_paper(path, seed=1, panels=2, planted=0)
+    whole = path.read_bytes()
+
+    def writing(*arguments: Any) -> Iterator[bytes]:
+        for block in read_blocks(*arguments):
+            with path.open("ab") as file:  # somebody is still at it
+                file.write(b"% more\n")
+            yield block
+
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestration.ingest.read_blocks", writing)
+        received = receive(db, images, UPath(path))
+    assert received.document is None
+    assert received.again
+    assert received.reason == (
+        "paper.pdf: it changed while it was read; add it again once it is complete"
+    )
+    assert store.documents.everything(db) == []
+    path.write_bytes(whole)
+    assert receive(db, images, UPath(path)).document is not None
+
+
+def test_a_full_disk_is_not_blamed_on_the_file(
+    db: psycopg.Connection, images: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_paper(tmp_path / "paper.pdf", seed=1, panels=2, planted=0)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("orchestration.ingest._copy", full)
+    with pytest.raises(OSError, match="No space left"):
+        receive(db, images, UPath(tmp_path / "paper.pdf"))
+    assert store.documents.everything(db) == []
+
+
+def test_an_endless_title_is_cut_and_can_be_stored(
+    db: psycopg.Connection, images: ImageStore, tmp_path: Path
+) -> None:
+    received = receive(db, images, UPath(endless_title(tmp_path)))
+    assert received.document is not None
+    (stored,) = store.documents.everything(db)
+    assert len(stored.title) == 300
+    assert "\x00" not in stored.title
