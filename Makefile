@@ -4,6 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SAMPLES ?= samples
 OUT ?= out
+ENGINE ?= docker
 
 # Pyright would ask the network whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -49,8 +50,8 @@ bench: setup ## Measure copy search on the samples: quality, time, memory
 lock: setup ## Write requirements.lock from what is installed in .venv
 	$(PY) scripts/lock.py
 
-image: ## Build the container image quire:latest
-	docker build -t quire:latest .
+image: ## Build the container image quire:latest (ENGINE=podman or buildah, too)
+	$(ENGINE) build -t quire:latest .
 
 clean: ## Remove caches and results; keeps .venv and the database
 	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
