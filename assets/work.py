@@ -20,7 +20,7 @@ import dagster as dg
 import store.page_batches
 import store.work
 from core.errors import BudgetError, InputError
-from core.text import visible
+from core.text import as_code, visible
 from core.work import Job, Outcome, Status, plan_batch
 from resources.memory import MemoryContract, Watch, is_out_of_memory
 from resources.postgres import Postgres
@@ -291,7 +291,7 @@ def _report(
         passed=not reasons and not failed and not degraded,
         check_name=COMPLETE,
         severity=dg.AssetCheckSeverity.ERROR,
-        description="; ".join(reasons[:3]) or "Everything was looked at.",
+        description="; ".join(map(as_code, reasons[:3])) or "Everything was looked at.",
         metadata={
             "failed": failed,
             "degraded": degraded,

@@ -55,6 +55,20 @@ def _spelled(character: str) -> str:
     )  # fmt: skip
 
 
+def as_code(line: str) -> str:
+    """A line as Markdown shows it letter by letter: no link, no picture, no markup.
+
+    A code span is the only construct inside which nothing else is read, autolinks included; its
+    fence is longer than any run of back quotes in the line.
+
+    Args:
+        line: As ``visible`` leaves it: a line break would end the span.
+    """
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    pad = " " if line[:1] in ("`", " ") or line[-1:] in ("`", " ") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
 def well_formed(text: str) -> str:
     """The text without unpaired surrogates, which no encoding but Python's can carry.
 

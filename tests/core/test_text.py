@@ -3,8 +3,10 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
-from core.text import holds_credentials, legible, visible, well_formed, without_secrets
+from benchmarks.faults.injections import INJECTIONS
+from core.text import as_code, holds_credentials, legible, visible, well_formed, without_secrets
 
 
 @given(st.text())
@@ -72,3 +74,19 @@ def test_credentials_in_an_address_are_noticed() -> None:
     assert holds_credentials("sftp://user@host/x")
     assert not holds_credentials("file:///home/a@b/x")
     assert not holds_credentials("s3://bucket/a@b")
+
+
+@pytest.mark.parametrize("text", [injection.text for injection in INJECTIONS])
+def test_markdown_shows_a_line_of_code_letter_by_letter(text: str) -> None:
+    shown = visible(text)
+    parsed = MarkdownIt("js-default").parse(f"{as_code(shown)}; {as_code('more')}")
+    assert [token.type for token in parsed] == ["paragraph_open", "inline", "paragraph_close"]
+    spans = [(part.type, part.content) for part in parsed[1].children or ()]
+    assert spans == [("code_inline", shown), ("text", "; "), ("code_inline", "more")]
+
+
+@given(st.text("`a <[", min_size=1))
+def test_no_run_of_back_quotes_ends_a_line_of_code(line: str) -> None:
+    (parsed,) = MarkdownIt("commonmark").parseInline(as_code(line))
+    (span,) = parsed.children or ()
+    assert (span.type, span.content.strip()) == ("code_inline", line.strip())

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from markdown_it import MarkdownIt
 
 import store.documents
 from benchmarks.faults.injections import INJECTIONS
@@ -118,6 +119,37 @@ def _markdown(value: Any) -> Iterator[str]:
             yield str(value.get("md_str"))
         for item in value.values():  # pyright: ignore[reportUnknownVariableType]
             yield from _markdown(item)
+
+
+def test_descriptions_of_checks_which_dagster_renders_hold_words_from_outside_as_code(
+    hostile_run: HostileRun,
+) -> None:
+    """Anything else could make the browser of whoever looks ask for a picture somewhere."""
+    own = {
+        "Everything was looked at.",
+        "No image encoder is configured, so there is nothing to embed.",
+        "; ",
+    }
+    spans: list[str] = []
+    for event in hostile_run.home.events():
+        for description in _evaluations(event):
+            for part in MarkdownIt("js-default").parseInline(description)[0].children or ():
+                assert part.type in {"text", "code_inline"}, description
+                assert part.type == "code_inline" or part.content in own, description
+                spans += [part.content] * (part.type == "code_inline")
+    assert any("[bold red]loud" in span or "quire_was_injected" in span for span in spans)
+
+
+def _evaluations(value: Any) -> Iterator[str]:
+    """Descriptions of evaluations of checks."""
+    if isinstance(value, list):
+        for item in value:  # pyright: ignore[reportUnknownVariableType]
+            yield from _evaluations(item)
+    elif isinstance(value, dict):
+        if value.get("__class__") == "AssetCheckEvaluation":
+            yield str(value["description"])
+        for item in value.values():  # pyright: ignore[reportUnknownVariableType]
+            yield from _evaluations(item)
 
 
 def test_dagster_lists_the_documents_by_their_names_spelled_out(hostile_run: HostileRun) -> None:
