@@ -88,5 +88,5 @@ def test_markdown_shows_a_line_of_code_letter_by_letter(text: str) -> None:
 @given(st.text("`a <[", min_size=1))
 def test_no_run_of_back_quotes_ends_a_line_of_code(line: str) -> None:
     (parsed,) = MarkdownIt("commonmark").parseInline(as_code(line))
-    (span,) = parsed.children or ()
-    assert (span.type, span.content.strip()) == ("code_inline", line.strip())
+    spans = [(part.type, part.content.strip()) for part in parsed.children or ()]
+    assert spans == [("code_inline", line.strip())]
