@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,10 +22,10 @@ def home(server_home: Path) -> Iterator[Path]:
     quire(home, "db", "stop")
 
 
-def quire(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def quire(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "orchestration.cli", *arguments],
-        env={**os.environ, "QUIRE_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"},
+        env={**os.environ, "QUIRE_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1", **variables},
         capture_output=True,
         text=True,
         timeout=280,
@@ -59,7 +60,9 @@ def test_a_file_at_fault_gives_exit_code_3_one_line_and_a_report_of_the_rest(
     assert "good.pdf p.1 / good.pdf p.2" in done.stdout
     report = json.loads((tmp_path / "out" / "pairs.json").read_text())
     assert report["report"]["status"] == "degraded"
-    status = quire(home, "status")
+    status = quire(home, "status", QUIRE_MEMORY_MB="1000")
+    assert re.search(r"memory +quire run: 1000 MB for everything, .*2 ops at a time", status.stdout)
+    assert "memory    quire ui: 1000 MB for everything, " in status.stdout
     assert "is a web page, not a PDF" in status.stdout
 
 
@@ -69,6 +72,7 @@ def test_a_file_at_fault_gives_exit_code_3_one_line_and_a_report_of_the_rest(
         (["run", "nowhere.pdf"], "nowhere.pdf: there is no such file or folder"),
         (["run", ".", "--preset", "best"], "no preset 'best'; choose one of fast, balanced"),
         (["run", ".", "--dpi", "20"], "dpi is 72 to 300, not 20"),
+        (["run", ".", "--memory-mb", "300"], "300 MB of memory are too little"),
     ],
 )
 def test_a_wrong_command_ends_in_one_line(home: Path, arguments: list[str], complaint: str) -> None:
