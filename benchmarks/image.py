@@ -126,7 +126,7 @@ def _job(engine: Engine, image: str) -> dict[str, Any]:
 def _ui(engine: Engine, image: str) -> dict[str, Any]:
     """The image's own command, asked by the image's own health check."""
     config = json.loads(engine("image", "inspect", image).stdout)[0]
-    check = (config.get("HealthCheck") or config["Config"]["Healthcheck"])["Test"]
+    check = (config.get("Healthcheck") or config["Config"]["Healthcheck"])["Test"]
     container = engine("run", "--detach", "--no-healthcheck", *engine.limits, image).stdout.strip()
     started = time.monotonic()
     try:
