@@ -41,6 +41,9 @@ from store.reports import PendingReport, StoredReport
 
 REPORTS_VERSION = 1
 
+MOST_REASONS = 3
+"""Reasons that the check of a report names; the report has all."""
+
 
 @dg.asset(
     partitions_def=page_batches,
@@ -76,7 +79,7 @@ def duplicate_reports(
     def pending(db: Db, job: Job, limit: int) -> list[PendingReport]:
         return store.reports.pending(db, job, verified_spec, limit)
 
-    def write(item: PendingReport) -> StoredReport:
+    def write(item: PendingReport) -> tuple[StoredReport, str]:
         key = f"reports/{item.unit[:2]}/{item.unit}"
 
         def gathered(faults: Mapping[str, str]) -> Contents:
@@ -96,13 +99,15 @@ def duplicate_reports(
                 contents = _written(
                     contents, gathered, images, lambda name: images.writing(f"{key}/{name}")
                 )
-        return stored(contents)
+        reasons = [flag.sentence for flag in contents.report.flags if flag.kind not in NOTES]
+        return stored(contents), _in_short(reasons)
 
-    def keep(db: Db, job: Job, item: PendingReport, result: StoredReport) -> Outcome:
-        store.reports.put(db, result)
-        status = Status.OK if result.status == "ok" else Status.DEGRADED
-        reason = "" if result.status == "ok" else f"the report is {result.status}; it says why"
-        return Outcome(item.unit, item.batch_key, status, result.pairs, reason)
+    def keep(db: Db, job: Job, item: PendingReport, result: tuple[StoredReport, str]) -> Outcome:
+        report, reasons = result
+        store.reports.put(db, report)
+        status = Status.OK if report.status == "ok" else Status.DEGRADED
+        reason = "" if report.status == "ok" else f"the report is {report.status}: {reasons}"
+        return Outcome(item.unit, item.batch_key, status, report.pairs, reason)
 
     def describe(db: Db, job: Job) -> dict[str, Any]:
         ids = store.page_batches.documents(db, job.batch_keys)
@@ -123,7 +128,7 @@ def duplicate_reports(
         pending=pending,
         compute=each(write),
         keep=keep,
-        item_mb=lambda item: 30.0,
+        item_mb=lambda item: 15.0,  # the pictures of one pair, decoded, aligned and encoded
         most=8,
         describe=describe,
     )
@@ -133,6 +138,12 @@ def reports_spec(candidate_spec: str, copy_search: CopySearch) -> str:
     """Spec id of reports: how they are written, and what they are written from."""
     verified_spec = copy_search.spec.verification_id
     return spec_id("reports", REPORTS_VERSION, candidate_spec, verified_spec)
+
+
+def _in_short(reasons: Sequence[str]) -> str:
+    """The first reasons, and how many more the report has."""
+    more = len(reasons) - MOST_REASONS
+    return "; ".join(reasons[:MOST_REASONS]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _digest(contents: Contents) -> str:

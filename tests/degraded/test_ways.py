@@ -7,7 +7,6 @@ misbehaves; what happens to a finished search is done to one, and undone.
 
 import errno
 import itertools
-import mmap
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +39,7 @@ from tests.assets.conftest import Pipeline, Roomy
 from tests.degraded.conftest import Told, tell
 from tests.hostile import HOSTILE, assemble, small_paper
 
+ROOT = Path(__file__).parents[2]
 MAKERS = {name: maker for name, maker, _ in HOSTILE}
 LARGE_PT = (72.0, 72.0, 300.0, 180.0)
 """Where the picture lies that is played to be too large: another shape than all others have."""
@@ -415,10 +415,18 @@ DONE: dict[str, Provoke] = {
 NOTED = {"earlier_apart": "candidates_capped"}
 """Ways that are told of a document although it is not at fault."""
 
-FAILING = ("op_stopped", "budget_hopeless", "encoder_missing", "step_failed")
+FAILING = ("budget_hopeless", "encoder_missing", "step_failed")
 """Ways in which the run fails."""
 
-PROVOKED = {*FILES, *PARSED, *DONE, *NOTED, *FAILING}
+ELSEWHERE = {"op_stopped": "tests/faults/test_greedy_ops.py"}
+"""Ways that need processes of their own to be provoked in, and the tests that have them."""
+
+PROVOKED = {*FILES, *PARSED, *DONE, *NOTED, *FAILING, *ELSEWHERE}
+
+
+def test_ways_that_are_provoked_elsewhere_are() -> None:
+    for name, path in ELSEWHERE.items():
+        assert way_of(name).says in (ROOT / path).read_text()
 
 
 def test_every_way_is_provoked_and_nothing_else() -> None:
@@ -508,14 +516,6 @@ def test_a_run_that_fails_says_so_and_leaves_no_report_that_is_ok(
     assert received.document is not None
     usable = pipeline.encoder
     match name:
-        case "op_stopped":
-            held: list[mmap.mmap] = []
-
-            def greedy(*_: object) -> None:
-                held.append(mmap.mmap(-1, 700 << 20))  # shared memory, which no wall bounds
-                held[-1].write(bytes(700 << 20))
-
-            monkeypatch.setattr(assets.panel_features, "extract_features", greedy)
         case "budget_hopeless":
             pipeline.memory = Roomy(room_mb=1)
         case "encoder_missing":
