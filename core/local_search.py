@@ -111,7 +111,8 @@ def search_local(
 ) -> LocalSearchResult:
     """Compare new panels with all stored ones, block by block.
 
-    The cost is proportional to new x stored; memory is the new panels' index and one block.
+    The cost is proportional to new x stored; memory is the new panels' index, one block, and twice
+    as many candidates as the caps let through, however much is stored.
 
     Args:
         new: Features of the new panels by panel id.
@@ -130,6 +131,8 @@ def search_local(
         for mirror in (False, True)
     ]
     found: dict[tuple[str, str], LocalCandidate] = {}
+    fresh, capped = set(ids), set[str]()
+    most = 2 * spec.max_pairs_per_panel * max(1, len(ids))
     compared = 0
     for block in stored:
         others = sorted(block)
@@ -143,7 +146,11 @@ def search_local(
                 if known is None or score > known.score:
                     candidate = LocalCandidate(pair[0], pair[1], score, mirror)
                     found[pair[0], pair[1]] = candidate
-    return _capped(list(found.values()), set(ids), spec, compared)
+        if len(found) > most:
+            kept, dropped = _capped(found.values(), fresh, spec)
+            found, capped = {(c.a, c.b): c for c in kept}, capped | dropped
+    kept, dropped = _capped(found.values(), fresh, spec)
+    return LocalSearchResult(tuple(kept), tuple(sorted(capped | dropped)), compared)
 
 
 def _canonical_order(ids: Sequence[str], others: Sequence[str]) -> NDArray[np.int8]:
@@ -153,14 +160,17 @@ def _canonical_order(ids: Sequence[str], others: Sequence[str]) -> NDArray[np.in
 
 
 def _capped(
-    candidates: list[LocalCandidate], new: set[str], spec: LocalSearchSpec, compared: int
-) -> LocalSearchResult:
-    """Keep the best of panels that resemble everything, and say which those are."""
-    candidates.sort(key=lambda c: (-c.score, c.a, c.b))
+    candidates: Iterable[LocalCandidate], new: set[str], spec: LocalSearchSpec
+) -> tuple[list[LocalCandidate], set[str]]:
+    """The best of panels that resemble everything, best first, and which those are.
+
+    What is dropped is worse than the cap's number of others of its panel, so dropping some early
+    does not change what is left in the end.
+    """
     count: dict[str, int] = dict.fromkeys(new, 0)
     kept: list[LocalCandidate] = []
     capped: set[str] = set()
-    for candidate in candidates:
+    for candidate in sorted(candidates, key=lambda c: (-c.score, c.a, c.b)):
         sides = [side for side in (candidate.a, candidate.b) if side in count]
         if all(count[side] >= spec.max_pairs_per_panel for side in sides):
             capped.update(sides)
@@ -168,7 +178,7 @@ def _capped(
         for side in sides:
             count[side] += 1
         kept.append(candidate)
-    return LocalSearchResult(tuple(kept), tuple(sorted(capped)), compared)
+    return kept, capped
 
 
 def _votes(

@@ -51,6 +51,19 @@ def index(db: Connection, spec: str, panel_ids: Sequence[str]) -> dict[str, byte
     return {panel_id: features for panel_id, features in rows}
 
 
+def count(db: Connection, spec: str, most: int) -> int:
+    """How many panels have features of one spec, counted up to ``most``."""
+    row = db.execute(
+        """
+        SELECT count(*)::int FROM (
+            SELECT FROM panel_features WHERE spec = %(spec)s LIMIT %(most)s) AS found
+        """,
+        {"spec": spec, "most": most},
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
 def stored_blocks(
     db: Connection, spec: str, panels_per_block: int
 ) -> Iterator[list[tuple[str, bytes]]]:

@@ -162,6 +162,36 @@ def get(db: Connection, panel_ids: Sequence[str]) -> dict[str, Panel]:
     return {row.panel_id: row for row in rows}
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a panel is: its page, and its box in points."""
+
+    panel_id: str
+    document_id: str
+    page: int
+    box_pt: list[float]
+
+    @property
+    def box(self) -> Box:
+        """Where it is on its page, in points."""
+        x0, y0, x1, y1 = self.box_pt
+        return (x0, y0, x1, y1)
+
+
+def on_pages_of(db: Connection, panel_ids: Sequence[str]) -> dict[str, Place]:
+    """Where the panels are that share a page with any of these, themselves included, by id."""
+    with db.cursor(row_factory=class_row(Place)) as cursor:
+        rows = cursor.execute(
+            """
+            SELECT panel_id, document_id, page, box_pt FROM panels
+            WHERE (document_id, page) IN (
+                SELECT document_id, page FROM panels WHERE panel_id = ANY(%(ids)s))
+            """,
+            {"ids": list(panel_ids)},
+        ).fetchall()
+    return {row.panel_id: row for row in rows}
+
+
 def of_documents(db: Connection, document_ids: Sequence[str]) -> list[Panel]:
     """All panels of some documents, in reading order."""
     with db.cursor(row_factory=class_row(Panel)) as cursor:

@@ -70,3 +70,14 @@ def test_hitting_the_cap_is_reported() -> None:
 def test_panels_without_features_are_no_candidates() -> None:
     blank = {"blank": extract_features(np.zeros((99, 99, 3), np.uint8))}
     assert not search_local(blank, [PANELS | blank], SPEC).candidates
+
+
+def test_the_cap_keeps_the_same_pairs_whether_it_is_applied_early_or_once() -> None:
+    many = {f"{name}{copy}": f for copy in range(9) for name, f in (PANELS | COPIES).items()}
+    new = {name: many[name] for name in ("p00", "turned0", "part0")}
+    capped = replace(SPEC, max_pairs_per_panel=2)
+    names = sorted(many)
+    blocks = [{name: many[name] for name in names[i : i + 9]} for i in range(0, len(names), 9)]
+    early, once = search_local(new, blocks, capped), search_local(new, [many], capped)
+    assert early == once
+    assert set(once.capped) == set(new)
