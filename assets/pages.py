@@ -22,8 +22,8 @@ from resources.settings import CopySearch
 from store.database import Db
 from store.pages import PendingPage
 
-WORKER_MB = 90.0
-"""Resident size of the PDF worker over pages of ordinary papers, measured."""
+WORKER_MB = 50.0
+"""What the PDF worker holds before a page: MuPDF's code and tables, half of it file-backed."""
 
 
 class OpenDocument:
@@ -115,7 +115,7 @@ def pages(
             pending=store.pages.pending,
             compute=each(read),
             keep=keep,
-            item_mb=lambda item: 4.0,
+            item_mb=lambda item: 6.0,  # what the page holds is not known yet
             most=16,
             fixed_mb=WORKER_MB,
         )

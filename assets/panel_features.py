@@ -7,7 +7,7 @@ import store.panels
 from assets.panels import panels
 from assets.partitions import page_batches, per_batches
 from assets.work import Recompute, complete_check, each, work_through
-from core.features import FeatureSpec, LocalFeatures, extract_features
+from core.features import FeatureSpec, LocalFeatures, extract_features, working_scale
 from core.work import Job, Outcome
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
@@ -70,5 +70,6 @@ def panel_features(
 
 def working_mb(width_px: int, height_px: int, spec: FeatureSpec) -> float:
     """Memory for one panel: its pixels, and float planes of the doubled image, 14 an octave."""
-    pixels = min(width_px * height_px, spec.max_area_px)
-    return (3 * width_px * height_px + 4 * 4 * pixels * 14 * 4 / 3) / 2**20
+    own = width_px * height_px
+    pixels = own * working_scale((height_px, width_px), spec) ** 2
+    return (3 * own + 4 * 4 * pixels * 14 * 4 / 3) / 2**20

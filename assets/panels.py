@@ -21,6 +21,7 @@ from core.panels import detect_panels
 from core.work import Job, Outcome, Status
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
+from resources.pdf import PdfLimits
 from resources.postgres import Postgres
 from resources.settings import CopySearch
 from store.database import Db
@@ -123,8 +124,14 @@ def panels(
         return told
 
     def page_mb(item: Page) -> float:
+        """RGB as received and float planes of the cuts, 16 bytes per pixel; the largest image.
+
+        An image is held whole while it is drawn: Flate takes 1.3 times its pixels, JPEG half.
+        """
         pixels = item.width_pt * item.height_pt * (spec.panels.dpi / 72) ** 2
-        return 3 * 8 * pixels / 2**20  # RGB as received, and float planes of the cuts
+        pixels = min(pixels, PdfLimits().max_page_pixels)
+        drawn = max((i["width_px"] * i["height_px"] for i in item.content["images"]), default=0)
+        return (16 * pixels + 0.6 * 3 * drawn) / 2**20
 
     try:
         return work_through(
