@@ -41,6 +41,7 @@ from tests.hostile import HOSTILE, assemble, small_paper
 
 ROOT = Path(__file__).parents[2]
 MAKERS = {name: maker for name, maker, _ in HOSTILE}
+TOO_MANY = PdfLimits().max_pages + 1
 LARGE_PT = (72.0, 72.0, 300.0, 180.0)
 """Where the picture lies that is played to be too large: another shape than all others have."""
 
@@ -71,17 +72,17 @@ def large_panel(folder: Path) -> Path:
     return folder / "large-panel.pdf"
 
 
-def too_many(folder: Path) -> Path:
-    count = PdfLimits().max_pages + 1
+def counting(folder: Path, name: str, stated: int, pages: int) -> Path:
+    """Empty pages, and a statement of how many there are."""
     page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 300 300] >>"
-    kids = b" ".join(b"%d 0 R" % (number + 3) for number in range(count))
+    kids = b" ".join(b"%d 0 R" % (number + 3) for number in range(pages))
     objects = {
         1: b"<< /Type /Catalog /Pages 2 0 R >>",
-        2: b"<< /Type /Pages /Kids [" + kids + b"] /Count %d >>" % count,
-        **{number + 3: page for number in range(count)},
+        2: b"<< /Type /Pages /Kids [" + kids + b"] /Count %d >>" % stated,
+        **{number + 3: page for number in range(pages)},
     }
-    (folder / "too-many.pdf").write_bytes(assemble(objects))
-    return folder / "too-many.pdf"
+    (folder / f"{name}.pdf").write_bytes(assemble(objects))
+    return folder / f"{name}.pdf"
 
 
 def similar_panels(folder: Path) -> Path:
@@ -97,9 +98,9 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "empty_file": MAKERS["zero_bytes"],
     "no_pages": MAKERS["zero_pages"],
     "beyond_repair": MAKERS["truncated_early"],
-    "unreadable_file": MAKERS["count_negative"],
-    "too_many_pages": too_many,
-    "uncounted_pages": MAKERS["count_too_low"],
+    "unreadable_file": lambda folder: counting(folder, "negative", -1, 1),
+    "too_many_pages": lambda folder: counting(folder, "many", TOO_MANY, TOO_MANY),
+    "uncounted_pages": lambda folder: counting(folder, "uncounted", 1, 3),
     "repaired": MAKERS["broken_xref"],
     "page_too_large": MAKERS["huge_page"],
     "item_over_budget": large_panel,
