@@ -102,8 +102,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         ValueError: A value cannot be read, with the variable's name.
     """
     known = os.environ if environment is None else environment
-    default = Path(known.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "quire"
-    home = Path(known.get("QUIRE_HOME") or default).expanduser().absolute()
+    home = Path(known.get("QUIRE_HOME") or _default_home(known)).expanduser().absolute()
     return Settings(
         home=home,
         database_url=known.get("QUIRE_DATABASE_URL", ""),
@@ -116,6 +115,10 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         threads=_whole("QUIRE_THREADS", known, min(4, _cores())),
         executor=_one_of("QUIRE_EXECUTOR", known, EXECUTORS),
     )
+
+
+def _default_home(known: Mapping[str, str]) -> Path:
+    return Path(known.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "quire"
 
 
 def prepare_dagster_home(settings: Settings, storage_url: str) -> None:
