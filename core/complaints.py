@@ -56,6 +56,7 @@ KINDS = (
         r"garbage bytes before version marker",
         r"unknown PDF version|invalid version in PDF header|cannot find version marker",
     ),
+    _kind("the page holds more than is looked at one by one", r"^more than \d+ images"),
     _kind(
         "something that the page draws is not in the file",
         r"cannot find .* resource",

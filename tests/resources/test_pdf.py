@@ -1,5 +1,8 @@
+import json
 import os
 import signal
+import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Sequence
@@ -12,6 +15,8 @@ import pytest
 
 from core.errors import BudgetError, InputError
 from resources.pdf import PdfFile, PdfLimits
+from tests.hostile import count_too_low
+from tests.hostile_pages import laughter
 
 RED_SQUARE = b"1 0 0 rg 72 72 144 144 re f"
 
@@ -281,3 +286,116 @@ def test_a_page_with_countless_paths_lists_as_many_as_allowed(tmp_path: Path) ->
     dots = b"\n".join(b"%d %d 1 1 re f" % (n % 600, n // 600 * 3) for n in range(400))
     with PdfFile(make_pdf(tmp_path / "a.pdf", [dots]), limits=limits) as pdf:
         assert len(pdf.content(1).drawing_boxes_pt) == 50
+
+
+def test_a_page_of_laughter_costs_its_time_and_no_more(tmp_path: Path) -> None:
+    with PdfFile(laughter(tmp_path / "laughter.pdf"), timeout_s=20) as pdf:
+        pdf.timeout_s = 1.0
+        with pytest.raises(InputError, match=r"page 1 took longer than 1 s"):
+            pdf.content(1)
+        pdf.timeout_s = 20
+        assert pdf.render(2, dpi=72).image.shape == (300, 300, 3)
+
+
+def test_a_file_whose_pages_come_to_nothing_is_given_up(tmp_path: Path) -> None:
+    limits = PdfLimits(max_lost_s=0.5)
+    with PdfFile(laughter(tmp_path / "laughter.pdf"), timeout_s=20, limits=limits) as pdf:
+        pdf.timeout_s = 1.0
+        with pytest.raises(InputError, match="took longer"):
+            pdf.content(1)
+        with pytest.raises(InputError, match=r"page 2 was not tried: other pages of the file took"):
+            pdf.content(2)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\xff\xff\xff\xff{",
+        b"\x00\x00\x00\x02{]",
+        b"\x00\x00\x00\x02{}",
+        b'\x00\x00\x00\x0e{"payload":-1}',
+        b'\x00\x00\x00\x18{"payload":999999999999}',
+    ],
+)
+def test_a_worker_that_answers_nonsense_is_not_believed(tmp_path: Path, answer: bytes) -> None:
+    with PdfFile(make_pdf(tmp_path / "a.pdf")) as pdf:
+        real = pdf._child
+        assert real is not None
+        fake = subprocess.Popen(
+            [sys.executable, "-c", f"import sys; sys.stdout.buffer.write({answer!r}); input()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        pdf._child = fake
+        with pytest.raises(InputError, match="page 1 broke the PDF parser; print it to a new PDF"):
+            pdf.content(1)
+        assert fake.returncode is not None
+        pdf._child = real
+        assert pdf.content(1).width_pt == 612
+
+
+def test_a_worker_s_stray_output_does_not_break_its_answers() -> None:
+    noisy = (
+        "import os, sys, runpy; sys.argv = ['worker', '200'];"
+        "import resources.pdf_worker as w; answer = w.answer\n"
+        "def loud(*a):\n    print('from Python', flush=True); os.write(1, b'from C')\n"
+        "    return answer(*a)\n"
+        "w.answer = loud; w.main()"
+    )
+    request = json.dumps({"op": "open", "path": "/nowhere", "max_pages": 9, "timeout_s": 9})
+    done = subprocess.run(
+        [sys.executable, "-c", noisy],
+        input=struct.pack(">I", len(request)) + request.encode(),
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    (size,) = struct.unpack(">I", done.stdout[:4])
+    assert json.loads(done.stdout[4:])["error"] == "input"
+    assert len(done.stdout) == 4 + size
+    assert b"from C" in done.stderr
+
+
+def test_complaints_stay_with_the_page_that_they_are_about(tmp_path: Path) -> None:
+    """MuPDF counts a message that it repeats, and goes on counting from one page to the next."""
+    broken = b"/Nowhere Do"
+    with PdfFile(make_pdf(tmp_path / "a.pdf", [broken, broken, RED_SQUARE, broken])) as pdf:
+        said = [pdf.render(page, dpi=20).complaints for page in (1, 2, 3, 4)]
+        listed = [pdf.content(page).complaints for page in (1, 2, 3, 4)]
+    assert said[0] == said[1] == said[3] == listed[0] == listed[1] == listed[3]
+    assert "cannot find XObject resource 'Nowhere'" in said[0][0]
+    assert said[2] == listed[2] == ()
+
+
+def test_pages_beyond_the_count_of_the_file_are_told(tmp_path: Path) -> None:
+    with PdfFile(count_too_low(tmp_path)) as pdf:
+        assert pdf.page_count == 1
+        assert any("1 of the 3 pages that it lists" in each for each in pdf.complaints)
+    with PdfFile(make_pdf(tmp_path / "a.pdf", [RED_SQUARE] * 3)) as pdf:
+        assert pdf.complaints == ()
+
+
+def test_an_allocation_that_no_page_can_need_is_the_file_s_fault(tmp_path: Path) -> None:
+    path = make_pdf(tmp_path / "a.pdf")
+    with PdfFile(path, limits=PdfLimits(max_memory_mb=1)) as pdf:
+        with pytest.raises(InputError, match=r"page 1 asks for [\d,]+ MB of memory at once"):
+            pdf._check("page 1", _short("malloc (2097152 bytes) failed"), "cannot be read")
+        with pytest.raises(BudgetError) as over:
+            pdf._check("page 1", _short("calloc (1 x 1048576 bytes) failed"), "cannot be read")
+        assert over.value.needed_mb >= pdf.memory_mb + 1
+
+
+def _short(message: str) -> dict[str, object]:
+    return {"error": "memory", "message": message, "complaints": []}
+
+
+def test_more_images_than_are_listed_are_told(tmp_path: Path) -> None:
+    drawing = b" ".join(b"q 9 0 0 9 %d 9 cm /Im0 Do Q" % (9 * n) for n in range(60))
+    limits = replace(PdfLimits(), max_page_items=50)
+    with PdfFile(
+        make_pdf(tmp_path / "a.pdf", [drawing], image=image_object()), limits=limits
+    ) as pdf:
+        content = pdf.content(1)
+    assert len(content.images) == 50
+    assert any("more than 50 images" in complaint for complaint in content.complaints)
