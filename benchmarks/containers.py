@@ -1,6 +1,7 @@
 """Quire in small containers: does it complete, with the same result, and who holds the memory.
 
     python -m benchmarks.containers PDF... [--headless-mb 512] [--ui-mb 1024] [--repeats 1]
+    python -m benchmarks.containers --sizes
 
 Every run begins with an empty home, in a container of its own (``faults/container.py``):
 
@@ -11,6 +12,8 @@ Every run begins with an empty home, in a container of its own (``faults/contain
 Each is done without a limit and within one. Prints the peak of the whole and per process, the
 wall time and its ratio to the run without a limit, and whether ``pairs.tsv`` and ``pairs.json`` are
 those of the first run, byte for byte. The exit code is 1 where a run failed or a result differs.
+
+``--sizes`` runs nothing and prints what container is needed for what, from the table of budgets.
 """
 
 import argparse
@@ -44,7 +47,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pdfs", nargs="+", type=Path)
+    parser.add_argument("pdfs", nargs="*", type=Path)
+    parser.add_argument("--sizes", action="store_true", help="print the table of sizes")
     parser.add_argument("--headless-mb", type=int, default=512)
     parser.add_argument("--ui-mb", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=1)
@@ -52,6 +56,11 @@ def main() -> None:
     parser.add_argument("--take-in", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     pdfs = [str(path.absolute()) for path in arguments.pdfs]
+    if arguments.sizes:
+        print(sizes())
+        return
+    if not pdfs:
+        parser.error("name the PDFs to measure with")
     if arguments.take_in:
         take_in(pdfs)
         return
@@ -140,6 +149,25 @@ def with_ui(pdfs: list[str], limit_mb: int | None) -> tuple[dict[str, Any], dict
             **container.usage.as_dict(),
         }
         return facts, _results(home / "out")
+
+
+def sizes() -> str:
+    """Which container is needed for what, as a table in Markdown."""
+    from orchestration.budgets import SHARING, enough_mb, set_aside_mb
+
+    run, ui = (set_aside_mb(beside, embedded_postgres=True) for beside in ("nothing", "ui"))
+    least, each = SHARING.least_mb, SHARING.each_mb
+    lines = ["| | `quire run`, MB | `quire ui`, MB |", "|---|---|---|"]
+    for what, mb in (
+        ("set aside for what is no op", 0),
+        (f"the least that is accepted: one op at a time, {least} MB", least),
+        (f"one op at a time, {each} MB", each),
+        (f"{SHARING.ops_at_a_time} ops at a time, {each} MB each", SHARING.ops_at_a_time * each),
+    ):
+        lines.append(f"| {what} | {run + mb:,} | {ui + mb:,} |")
+    all_of_it = (enough_mb(beside, embedded_postgres=True) for beside in ("nothing", "ui"))
+    lines.append("| every op as it declares | " + " | ".join(f"{mb:,}" for mb in all_of_it) + " |")
+    return "\n".join(lines)
 
 
 def take_in(pdfs: list[str]) -> None:

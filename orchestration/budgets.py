@@ -33,6 +33,9 @@ class SetAside:
     daemon: int = 110
     code_server: int = 125
 
+    intake: int = 60
+    """The PDF parser that the inbox has the code server start, while a run is at work."""
+
     ui: int = 10
     """What keeps the three of them running."""
 
@@ -60,8 +63,8 @@ SHARING = Sharing()
 
 SERVICES: dict[Beside, tuple[str, ...]] = {
     "nothing": (),
-    "code_server": ("code_server",),
-    "ui": ("ui", "webserver", "daemon", "code_server"),
+    "code_server": ("code_server", "intake"),
+    "ui": ("ui", "webserver", "daemon", "code_server", "intake"),
 }
 """What runs in the same container besides the run itself, by what the settings say of it."""
 
