@@ -4,8 +4,8 @@
 
 Two small papers that share pictures are searched once in peace. Then, again and again from nothing:
 a run is started, a part of it is killed with signal 9 at a moment drawn uniformly from the time a
-whole run takes, and the next run takes up what is there; after some kills it is let finish and
-compared with the one left in peace. ``faults/kills.py`` says what is killed and looked for.
+whole run takes (and again, where the run goes on), and the next run takes up what is there; once
+one comes to its end, it is compared with the one left in peace. ``faults/kills.py`` says what is killed and looked for.
 
 Prints how often each part was killed, at which stage, what came of the run, and every violation;
 the exit code is 1 where there was one.
@@ -124,7 +124,8 @@ def chain(
             killed = False
             while run.process.poll() is None:
                 kind = choice.choice(kinds)
-                _sleep(run, choice.uniform(0, min(tally.durations_s[-5:])))
+                whole_s = min(tally.durations_s[-5:])
+                _sleep(run, choice.uniform(0, whole_s / 3 if killed else whole_s))
                 audit.remember()
                 if not strike(kind, installation, run, choice):
                     break
