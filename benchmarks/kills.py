@@ -5,7 +5,8 @@
 Two small papers that share pictures are searched once in peace. Then, again and again from nothing:
 a run is started, a part of it is killed with signal 9 at a moment drawn uniformly from the time a
 whole run takes (and again, where the run goes on), and the next run takes up what is there; once
-one comes to its end, it is compared with the one left in peace. ``faults/kills.py`` says what is killed and looked for.
+one comes to its end, it is compared with the one left in peace. ``faults/kills.py`` says what is
+killed and looked for.
 
 Prints how often each part was killed, at which stage, what came of the run, and every violation;
 the exit code is 1 where there was one.
@@ -15,6 +16,7 @@ import argparse
 import contextlib
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -70,6 +72,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o711)
     tally = Tally()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with adopted_orphans():
             kill(root, arguments.kills, arguments.seed, arguments.kinds, tally)
