@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.faults.kills import (
+    FATAL,
     KINDS,
     Audit,
     Installation,
@@ -39,9 +40,6 @@ from tests.hostile import small_paper
 
 RUNS_PER_CHAIN = 12
 """Broken runs before one is let finish: a restart meets what several of them left."""
-
-FATAL = ("step", "run", "run and its tree")
-"""Kills that a run does not survive; after others the same run is struck again."""
 
 
 @dataclass

@@ -350,6 +350,9 @@ KINDS: dict[str, Victims] = {
     "all of Postgres": _all_of_postgres,
 }
 
+FATAL = ("step", "run", "run and its tree")
+"""Kills that a run does not survive; after others the same run is struck again."""
+
 
 def strike(
     kind: str, installation: Installation, run: Run, choice: random.Random, patience_s: float = 5.0

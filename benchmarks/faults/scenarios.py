@@ -1,0 +1,254 @@
+"""Scenarios: one thing goes wrong around a run, is put right, and the next run comes to its end.
+
+Each takes an installation and one that was left in peace, and returns what was found against it: a
+run that should have gone on and did not, an error that does not say what and where, and everything
+that ``faults.kills.Audit`` looks for.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psycopg
+
+from benchmarks.faults.kills import FATAL, Audit, Installation, Run, strike
+from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
+
+MB = 2**20
+RUN_WITHIN_S = 600.0
+FAKETIME = "faketime/libfaketime.so.1"
+
+
+class CannotError(Exception):
+    """The scenario takes something that this machine does not offer; the message says what."""
+
+
+def kills(
+    installation: Installation,
+    reference: Installation,
+    kinds: Sequence[str],
+    choice: random.Random,
+    whole_s: float,
+) -> list[str]:
+    """Parts of runs are killed, one kind after the other, at random moments."""
+    audit = Audit(installation)
+    run = installation.begin()
+    for kind in kinds:
+        if run.process.poll() is not None:
+            run = installation.begin()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.process.wait(choice.uniform(0, whole_s))
+        audit.remember()
+        strike(kind, installation, run, choice)
+        if kind in FATAL:
+            run.wait()
+            audit.after_a_kill()
+    if run.process.poll() is None:
+        run.wait()
+    return _finished(installation, reference, audit)
+
+
+def two_runs(installation: Installation, reference: Installation) -> list[str]:
+    """Two runs over the same papers at the same time: both succeed, with the same rows."""
+    other_out = installation.root / "other"
+    first = installation.begin()
+    second = installation.begin("run", str(installation.papers), "--out", str(other_out))
+    audit = Audit(installation)
+    for run in (first, second):
+        audit.violations += _must_succeed(run)
+    for path in installation.out.iterdir():
+        if path.read_bytes() != (other_out / path.name).read_bytes():
+            audit.violations.append(f"the two runs do not agree on {path.name}")
+    audit.after_the_end(reference)
+    return audit.violations
+
+
+def store_full(installation: Installation, reference: Installation) -> list[str]:
+    """The disk of the store is full, then that of the results; then there is room."""
+    audit = Audit(installation)
+    needed = sum(p.stat().st_size for p in (reference.home / "store").rglob("*") if p.is_file())
+    with (
+        small_disk(installation.home / "store", 2 * needed // 3) as store,
+        small_disk(installation.out, 8192) as out,
+    ):
+        audit.violations += _must_fail(installation.begin(), "no space left", str(store))
+        audit.after_a_kill()
+        resize(store, 64 * MB)
+        audit.violations += _must_fail(installation.begin(), "no space left", str(out))
+        audit.after_a_kill()
+        resize(out, 64 * MB)
+        return _finished(installation, reference, audit)
+
+
+def database_disk_full(installation: Installation, reference: Installation) -> list[str]:
+    """The database's disk fills up under a run; then there is room."""
+    audit = Audit(installation)
+    with small_disk(installation.home / "postgres", 192 * MB) as disk:
+        run = installation.begin()
+        _wait_for_rows(installation, run)
+        fill(disk)
+        audit.violations += _must_fail(run, "no space left", str(installation.home))
+        (disk / "ballast").unlink()
+        try:
+            return _finished(installation, reference, audit)
+        finally:
+            installation.server.stop()
+
+
+def database_away(installation: Installation, reference: Installation, away_s: float) -> list[str]:
+    """The user's own server is stopped under a run, and is back after a while: the run goes on."""
+    audit = Audit(installation)
+    own = EmbeddedPostgres(installation.home / "postgres")
+    installation.settings = {"QUIRE_DATABASE_URL": own.start()}
+    run = installation.begin()
+    _wait_for_rows(installation, run)
+    own.stop()
+    time.sleep(away_s)
+    own.start()
+    audit.violations += _must_succeed(run)
+    return _finished(installation, reference, audit)
+
+
+def connections_taken(installation: Installation, reference: Installation) -> list[str]:
+    """Others take all connections for a while: a run waits; then for good: it says so."""
+    audit = Audit(installation)
+    own = EmbeddedPostgres(
+        installation.home / "postgres", settings=ServerSettings(max_connections=30)
+    )
+    installation.settings = {"QUIRE_DATABASE_URL": own.start()}
+    with taken(own.url):
+        audit.violations += _must_fail(installation.begin(), "too many clients", "quire")
+    run = installation.begin()
+    _wait_for_rows(installation, run)
+    with taken(own.url):
+        time.sleep(5)
+    audit.violations += _must_succeed(run)
+    return _finished(installation, reference, audit)
+
+
+def clock_jumps(installation: Installation, reference: Installation) -> list[str]:
+    """A run is killed a month ahead of time, the next one works a month behind it."""
+    audit = Audit(installation)
+    library = _faketime()
+    choice = random.Random(0)
+    for days in ("+30d", "-30d"):
+        installation.settings = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME": days,
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_NO_CACHE": "1",
+        }
+        run = installation.begin()
+        if days == "+30d":
+            _wait_for_rows(installation, run)
+            audit.remember()
+            strike("run", installation, run, choice)
+            run.wait()
+            audit.after_a_kill()
+        else:
+            audit.violations += _must_succeed(run)
+    installation.settings = {}
+    return _finished(installation, reference, audit)
+
+
+# Parts of the scenarios.
+
+
+def _finished(installation: Installation, reference: Installation, audit: Audit) -> list[str]:
+    """Let a run come to its end and look at everything."""
+    audit.violations += _must_succeed(installation.begin())
+    audit.after_the_end(reference)
+    return audit.violations
+
+
+def _must_succeed(run: Run) -> list[str]:
+    code = run.wait(RUN_WITHIN_S)
+    return [] if code == 0 else [f"a run ended with {code}: {run.said()[-1500:]}"]
+
+
+def _must_fail(run: Run, *words: str) -> list[str]:
+    """With exit code 1 and one line that holds these words."""
+    code = run.wait(RUN_WITHIN_S)
+    told = [line for line in run.said().splitlines() if line.startswith("quire: ")]
+    if code != 1 or "Traceback" in run.said():
+        return [f"it ended with {code} instead of one line: {run.said()[-1500:]}"]
+    if not any(all(word in line.lower() for word in words) for line in told):
+        return [f"no line says {' and '.join(words)}: {run.said()[-1500:]}"]
+    return []
+
+
+def _wait_for_rows(installation: Installation, run: Run) -> None:
+    """Until the run has committed something."""
+    _wait(lambda: run.process.poll() is not None or bool(_ledger(installation)))
+
+
+def _ledger(installation: Installation) -> object:
+    with contextlib.suppress(psycopg.Error):
+        return installation.ledger()
+    return None
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + RUN_WITHIN_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("what was waited for did not happen")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, size_bytes: int) -> Iterator[Path]:
+    """A file system of its own, in memory, at a folder that is made for it."""
+    place.mkdir(parents=True)
+    options = f"size={max(4096, size_bytes)},mode=0711"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        place.rmdir()
+        raise CannotError(f"no file system of its own to fill: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def resize(disk: Path, size_bytes: int) -> None:
+    """Give a small disk another size."""
+    options = f"remount,size={size_bytes}"
+    subprocess.run(["mount", "-o", options, str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte free."""
+    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+        free = shutil.disk_usage(disk).free
+        os.posix_fallocate(ballast.fileno(), 0, max(1, free - MB))
+        ballast.seek(0, os.SEEK_END)
+        while True:
+            ballast.write(bytes(4096))
+
+
+@contextlib.contextmanager
+def taken(url: str) -> Iterator[None]:
+    """Every connection that a server still grants."""
+    held: list[psycopg.Connection] = []
+    try:
+        for _ in range(50):
+            with contextlib.suppress(psycopg.OperationalError):
+                held.append(psycopg.connect(url, autocommit=True, application_name="others"))
+        yield
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def _faketime() -> Path:
+    for folder in sorted(Path("/usr/lib").glob("*-linux-gnu")):
+        if (folder / FAKETIME).exists():
+            return folder / FAKETIME
+    raise CannotError("no libfaketime to set the clock with (Debian: apt-get install faketime)")
