@@ -439,6 +439,7 @@ class Audit:
     def after_the_end(self, reference: Installation) -> None:
         """As after a kill; and nothing is missing, there twice, made again or left over."""
         self.after_a_kill()
+        self.installation.server.start()  # killed after the last row, it is down, and may be
         now = self.installation.ledger()
         for key in self.committed.keys() - now.keys():
             self.violations.append(f"{key[0]} of {key[1]} was committed and is gone")
