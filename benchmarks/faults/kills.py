@@ -341,6 +341,35 @@ def _title(process: psutil.Process) -> str:
     return ""
 
 
+def _a_service(words: str) -> Victims:
+    """A process of ``quire ui``, by its command line."""
+
+    def find(installation: Installation, run: Run, choice: random.Random) -> list[psutil.Process]:
+        return [process for process in run.tree() if words in _title(process)][:1]
+
+    return find
+
+
+def _a_run_of_the_ui(
+    installation: Installation, run: Run, choice: random.Random
+) -> list[psutil.Process]:
+    """The process that the code server started for a run: it has a fork server."""
+    return [
+        process
+        for process in run.tree()
+        if any(_forks(child) for child in process.children()) and not _forks(process)
+    ][:1]
+
+
+OF_THE_UI: dict[str, Victims] = {
+    "run of the UI": _a_run_of_the_ui,
+    "step of the UI": _a_step,
+    "daemon": _a_service("dagster._daemon"),
+    "webserver": _a_service("dagster_webserver"),
+    "code server": _a_service("dagster api grpc"),
+}
+"""Parts of ``quire ui`` while a backfill is at work."""
+
 KINDS: dict[str, Victims] = {
     "step": _a_step,
     "run": _the_run,
@@ -361,7 +390,7 @@ def strike(
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline and run.process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            victims = KINDS[kind](installation, run, choice)
+            victims = (KINDS | OF_THE_UI)[kind](installation, run, choice)
             for process in victims:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()

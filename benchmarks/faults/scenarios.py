@@ -6,18 +6,47 @@ that ``faults.kills.Audit`` looks for.
 """
 
 import contextlib
+import json
 import os
 import random
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
 
-from benchmarks.faults.kills import FATAL, Audit, Installation, Run, strike
+from benchmarks.faults.kills import (
+    CHECKOUT,
+    FATAL,
+    GONE_WITHIN_S,
+    Audit,
+    Installation,
+    Run,
+    strike,
+)
+from benchmarks.faults.webserver import (
+    backfill_ended,
+    cancel_backfill,
+    free_port,
+    launch_backfill,
+    wait_until_loaded,
+)
 from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
+
+ASSETS = (
+    "documents",
+    "pages",
+    "panels",
+    "panel_features",
+    "tiles",
+    "tile_embeddings",
+    "candidate_pairs",
+    "verified_pairs",
+    "duplicate_reports",
+)
 
 MB = 2**20
 RUN_WITHIN_S = 600.0
@@ -48,8 +77,8 @@ def kills(
         if kind in FATAL:
             run.wait()
             audit.after_a_kill()
-    if run.process.poll() is None:
-        run.wait()
+    if run.wait() == 0:
+        return _compared(reference, audit)
     return _finished(installation, reference, audit)
 
 
@@ -111,7 +140,7 @@ def database_away(installation: Installation, reference: Installation, away_s: f
     time.sleep(away_s)
     own.start()
     audit.violations += _must_succeed(run)
-    return _finished(installation, reference, audit)
+    return _compared(reference, audit)
 
 
 def connections_taken(installation: Installation, reference: Installation) -> list[str]:
@@ -128,7 +157,7 @@ def connections_taken(installation: Installation, reference: Installation) -> li
     with taken(own.url):
         time.sleep(5)
     audit.violations += _must_succeed(run)
-    return _finished(installation, reference, audit)
+    return _compared(reference, audit)
 
 
 def clock_jumps(installation: Installation, reference: Installation) -> list[str]:
@@ -153,15 +182,119 @@ def clock_jumps(installation: Installation, reference: Installation) -> list[str
         else:
             audit.violations += _must_succeed(run)
     installation.settings = {}
+    return _compared(reference, audit)
+
+
+def backfills(
+    installation: Installation, reference: Installation, kinds: Sequence[str]
+) -> list[str]:
+    """In ``quire ui``: a backfill is cancelled, parts of others are killed, the last one succeeds."""
+    audit = Audit(installation)
+    choice = random.Random(0)
+    keys = _taken_in(installation)
+    port = free_port()
+    ui = installation.begin("ui", "--port", str(port))
+    try:
+        wait_until_loaded(port)
+        cancelled = launch_backfill(port, ASSETS, keys)
+        _wait(lambda: bool(ui.steps()))
+        cancel_backfill(port, cancelled)
+        if (status := backfill_ended(port, cancelled)) != "CANCELED":
+            audit.violations.append(f"a cancelled backfill is {status}")
+        audit.violations += _nobody_works(installation, ui)
+        for kind in kinds:
+            audit.remember()
+            struck = launch_backfill(port, ASSETS, keys)
+            _wait(lambda: bool(ui.steps()))
+            strike(kind, installation, ui, choice, patience_s=60)
+            _ended_whatever_comes(port, struck)
+            audit.violations += _nobody_works(installation, ui)
+        audit.remember()
+        last = launch_backfill(port, ASSETS, keys)
+        if (status := backfill_ended(port, last)) != "COMPLETED_SUCCESS":
+            audit.violations.append(f"the last backfill is {status}")
+    finally:
+        ui.process.terminate()
+        ui.process.wait()
     return _finished(installation, reference, audit)
 
 
 # Parts of the scenarios.
 
+TAKE_IN = """
+import json, sys
+from pathlib import Path
+import dagster as dg
+from upath import UPath
+import store.page_batches
+from orchestration.headless import prepare
+from orchestration.ingest import receive, register_partitions
+from orchestration.settings import from_environment
+from resources.images import ImageStore
+
+settings = from_environment()
+postgres = prepare(settings)
+with dg.DagsterInstance.get() as instance, postgres.connect() as db:
+    for path in sorted(Path(sys.argv[1]).glob("*.pdf")):
+        receive(db, ImageStore(url=settings.store_url), UPath(path))
+    register_partitions(db, instance)
+    print(json.dumps(store.page_batches.keys(db)))
+"""
+
+
+def _taken_in(installation: Installation) -> list[str]:
+    """Take in the papers, as the inbox does; the keys of their page batches."""
+    done = subprocess.run(
+        [sys.executable, "-c", TAKE_IN, str(installation.papers)],
+        env=installation.environment(),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _ended_whatever_comes(port: int, backfill_id: str) -> None:
+    """Wait for the end of a backfill, though the webserver may be away for a while."""
+    deadline = time.monotonic() + RUN_WITHIN_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            backfill_ended(port, backfill_id, timeout_s=RUN_WITHIN_S)
+            return
+        time.sleep(1)
+    raise TimeoutError(f"backfill {backfill_id} did not end")
+
+
+def _nobody_works(installation: Installation, ui: Run) -> list[str]:
+    """Once its backfill has ended, no step is at work and no run is called started."""
+    with contextlib.suppress(TimeoutError):
+        _wait(lambda: not ui.steps() and not _open_runs(installation), within_s=GONE_WITHIN_S)
+    return [
+        *(f"a step lives on: {step.pid}" for step in ui.steps()),
+        *(f"a run is still {status}" for status in _open_runs(installation)),
+    ]
+
+
+def _open_runs(installation: Installation) -> list[str]:
+    with installation.database("dagster") as db:
+        rows = db.execute(
+            """
+            SELECT status FROM runs
+            WHERE status IN ('STARTED', 'STARTING', 'CANCELING', 'QUEUED', 'NOT_STARTED')
+            """
+        ).fetchall()
+    return [row[0] for row in rows]
+
 
 def _finished(installation: Installation, reference: Installation, audit: Audit) -> list[str]:
     """Let a run come to its end and look at everything."""
     audit.violations += _must_succeed(installation.begin())
+    return _compared(reference, audit)
+
+
+def _compared(reference: Installation, audit: Audit) -> list[str]:
+    """Look at everything, once a run has come to its end."""
     audit.after_the_end(reference)
     return audit.violations
 
@@ -193,8 +326,8 @@ def _ledger(installation: Installation) -> object:
     return None
 
 
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + RUN_WITHIN_S
+def _wait(condition: Callable[[], bool], within_s: float = RUN_WITHIN_S) -> None:
+    deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("what was waited for did not happen")

@@ -21,6 +21,16 @@ LOADED = """
 { repositoriesOrError { __typename ... on RepositoryConnection { nodes { name } } } }
 """
 
+CANCEL = """
+mutation ($id: String!) {
+  cancelPartitionBackfill(backfillId: $id) {
+    __typename
+    ... on CancelBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+
 STATUS = """
 query ($id: String!) {
   partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
@@ -96,3 +106,14 @@ def backfill_ended(port: int, backfill_id: str, timeout_s: float = 1800) -> str:
             return status
         time.sleep(1)
     raise TimeoutError(f"the backfill did not end within {timeout_s:.0f} s")
+
+
+def cancel_backfill(port: int, backfill_id: str) -> None:
+    """Cancel a backfill, as its page does.
+
+    Raises:
+        RuntimeError: It was not cancelled, with the reason.
+    """
+    answer = ask(port, CANCEL, {"id": backfill_id})["cancelPartitionBackfill"]
+    if answer["__typename"] != "CancelBackfillSuccess":
+        raise RuntimeError(f"the backfill was not cancelled: {answer}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.faults import scenarios
-from benchmarks.faults.kills import KINDS, Installation
+from benchmarks.faults.kills import Installation
 from tests.faults.conftest import InPeace
 
 pytestmark = [
@@ -21,11 +21,9 @@ Scenario = Callable[[Installation, Installation], list[str]]
 def test_whatever_is_killed_nothing_is_lost_left_or_made_twice(
     installation: Installation, in_peace: InPeace
 ) -> None:
-    kinds = list(KINDS)
-    choice = random.Random(4)
-    choice.shuffle(kinds)
+    kinds = ["postmaster", "step", "backend", "run"]
     found = scenarios.kills(
-        installation, in_peace.installation, kinds, choice, in_peace.whole_s / 2
+        installation, in_peace.installation, kinds, random.Random(4), in_peace.whole_s / 2
     )
     assert found == []
 
@@ -52,3 +50,10 @@ def test_what_is_wrong_around_a_run_is_said_and_once_put_right_nothing_is_missin
         assert scenario(installation, in_peace.installation) == []
     except scenarios.CannotError as reason:
         pytest.skip(str(reason))
+
+
+def test_a_cancelled_backfill_and_one_whose_run_was_killed_go_on_when_launched_again(
+    installation: Installation, in_peace: InPeace
+) -> None:
+    kinds = ["run of the UI"]
+    assert scenarios.backfills(installation, in_peace.installation, kinds) == []
