@@ -21,7 +21,6 @@ import psycopg
 from benchmarks.faults.kills import (
     CHECKOUT,
     FATAL,
-    GONE_WITHIN_S,
     Audit,
     Installation,
     Run,
@@ -50,6 +49,10 @@ ASSETS = (
 
 MB = 2**20
 RUN_WITHIN_S = 600.0
+
+CLOSED_WITHIN_S = 120.0
+"""Run monitoring looks every 20 s, and has to be started again where the daemon was killed."""
+
 FAKETIME = "faketime/libfaketime.so.1"
 
 
@@ -188,7 +191,7 @@ def clock_jumps(installation: Installation, reference: Installation) -> list[str
 def backfills(
     installation: Installation, reference: Installation, kinds: Sequence[str]
 ) -> list[str]:
-    """In ``quire ui``: a backfill is cancelled, parts of others are killed, the last one succeeds."""
+    """In ``quire ui`` a backfill is cancelled, parts of others are killed, the last succeeds."""
     audit = Audit(installation)
     choice = random.Random(0)
     keys = _taken_in(installation)
@@ -269,7 +272,7 @@ def _ended_whatever_comes(port: int, backfill_id: str) -> None:
 def _nobody_works(installation: Installation, ui: Run) -> list[str]:
     """Once its backfill has ended, no step is at work and no run is called started."""
     with contextlib.suppress(TimeoutError):
-        _wait(lambda: not ui.steps() and not _open_runs(installation), within_s=GONE_WITHIN_S)
+        _wait(lambda: not ui.steps() and not _open_runs(installation), CLOSED_WITHIN_S)
     return [
         *(f"a step lives on: {step.pid}" for step in ui.steps()),
         *(f"a run is still {status}" for status in _open_runs(installation)),

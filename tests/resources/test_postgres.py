@@ -1,3 +1,4 @@
+import dataclasses
 import threading
 import time
 import traceback
@@ -138,6 +139,30 @@ def test_a_server_that_is_on_its_way_is_waited_for(
             assert db.execute("SELECT 1").fetchone() == (1,)
     finally:
         later.join()
+
+
+def test_a_full_server_is_waited_for_and_then_said_to_be_full(
+    server_home: Path, forgetful_settings: ServerSettings
+) -> None:
+    few = dataclasses.replace(forgetful_settings, max_connections=4)
+    server = EmbeddedPostgres(server_home / "few", settings=few)
+    url = server.start()
+    held = [psycopg.connect(url) for _ in range(4)]
+    try:
+        with (
+            pytest.raises(DatabaseUnavailableError, match="too many clients already"),
+            Postgres(database_url=url, patience_s=0.5).connect(),
+        ):
+            pass
+        later = threading.Timer(0.3, held.pop().close)
+        later.start()
+        with Postgres(database_url=url).connect() as db:
+            assert db.execute("SELECT 1").fetchone() == (1,)
+        later.join()
+    finally:
+        for connection in held:
+            connection.close()
+        server.stop()
 
 
 def test_the_embedded_server_is_started_by_whoever_needs_it(listening: EmbeddedPostgres) -> None:
