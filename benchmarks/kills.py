@@ -1,12 +1,15 @@
 """Kill runs at random moments, many times over, and see whether anything is lost, left or doubled.
 
-    python -m benchmarks.kills --kills 200 --seed 1 [--keep FOLDER]
+    python -m benchmarks.kills [--kills 200] [--seed 1] [--keep FOLDER]
+    python -m benchmarks.kills --scenarios [NAME ...] [--keep FOLDER]
 
 Two small papers that share pictures are searched once in peace. Then, again and again from nothing:
 a run is started, a part of it is killed with signal 9 at a moment drawn uniformly from the time a
 whole run takes (and again, where the run goes on), and the next run takes up what is there; once
 one comes to its end, it is compared with the one left in peace. ``faults/kills.py`` says what is
-killed and looked for.
+killed and looked for. With ``--scenarios`` it is ``faults/scenarios.py`` instead: full disks, a
+database that goes away for a minute, connections that are taken, two runs at once, a clock that
+jumps, and backfills of the UI that are cancelled and killed, its daemon included.
 
 Prints how often each part was killed, at which stage, what came of the run, and every violation;
 the exit code is 1 where there was one.
@@ -23,12 +26,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.faults import scenarios
 from benchmarks.faults.kills import (
     FATAL,
     KINDS,
+    OF_THE_UI,
     Audit,
     Installation,
     Run,
@@ -40,6 +46,18 @@ from tests.hostile import small_paper
 
 RUNS_PER_CHAIN = 12
 """Broken runs before one is let finish: a restart meets what several of them left."""
+
+SCENARIOS: dict[str, Callable[[Installation, Installation], list[str]]] = {
+    "two runs at once": scenarios.two_runs,
+    "store and results full": scenarios.store_full,
+    "database disk full": scenarios.database_disk_full,
+    "database away for a minute": lambda ours, reference: scenarios.database_away(
+        ours, reference, away_s=60
+    ),
+    "connections taken": scenarios.connections_taken,
+    "clock jumps": scenarios.clock_jumps,
+    "backfills": lambda ours, reference: scenarios.backfills(ours, reference, list(OF_THE_UI)),
+}
 
 
 @dataclass
@@ -64,28 +82,38 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="work there and leave it in place")
+    parser.add_argument("--scenarios", nargs="*", metavar="NAME", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
     arguments = parser.parse_args()
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="quire-kills-"))
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o711)
     tally = Tally()
+    choice = random.Random(arguments.seed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with adopted_orphans():
-            kill(root, arguments.kills, arguments.seed, arguments.kinds, tally)
+            papers, reference = prepare(root, arguments.seed, tally)
+            try:
+                if arguments.scenarios is None:
+                    kill(root, papers, reference, arguments.kills, arguments.kinds, choice, tally)
+                else:
+                    names = arguments.scenarios or list(SCENARIOS)
+                    go_through(root, papers, reference, names, tally)
+            finally:
+                reference.remove()
     except KeyboardInterrupt:
         print("interrupted")
     finally:
         if not arguments.keep:
             shutil.rmtree(root, ignore_errors=True)
-    show(tally)
+    if tally.kills:
+        show(tally)
     sys.exit(1 if tally.violations else 0)
 
 
-def kill(root: Path, kills: int, seed: int, kinds: list[str], tally: Tally) -> None:
-    """Do what this benchmark is for; what comes of it goes into the tally."""
-    choice = random.Random(seed)
+def prepare(root: Path, seed: int, tally: Tally) -> tuple[Path, Installation]:
+    """The papers, and an installation that searched them in peace."""
     papers = root / "papers"
     papers.mkdir()
     small_paper(papers / "first.pdf", seed=seed, panels=6)
@@ -93,16 +121,46 @@ def kill(root: Path, kills: int, seed: int, kinds: list[str], tally: Tally) -> N
     reference = Installation(root / "r")
     reference.prepare(papers)
     started = time.monotonic()
-    if (code := reference.begin().wait()) != 0:
-        sys.exit(f"the undisturbed run ended with {code}")
+    run = reference.begin()
+    if (code := run.wait()) != 0:
+        sys.exit(f"the undisturbed run ended with {code}: {run.said()}")
     tally.durations_s.append(time.monotonic() - started)
-    try:
-        while tally.total < kills:
-            chain(root / f"c{tally.chains}", papers, reference, tally, choice, kinds)
-            tally.chains += 1
-            print(f"{tally.total} kills, {len(tally.violations)} violations", flush=True)
-    finally:
-        reference.remove()
+    return papers, reference
+
+
+def kill(
+    root: Path,
+    papers: Path,
+    reference: Installation,
+    kills: int,
+    kinds: list[str],
+    choice: random.Random,
+    tally: Tally,
+) -> None:
+    """Chains of kills until there were as many as asked for."""
+    while tally.total < kills:
+        chain(root / f"c{tally.chains}", papers, reference, tally, choice, kinds)
+        tally.chains += 1
+        print(f"{tally.total} kills, {len(tally.violations)} violations", flush=True)
+
+
+def go_through(
+    root: Path, papers: Path, reference: Installation, names: list[str], tally: Tally
+) -> None:
+    """The scenarios with these names."""
+    for name in names:
+        installation = Installation(root / name.replace(" ", "-"))
+        installation.prepare(papers)
+        started = time.monotonic()
+        try:
+            found = SCENARIOS[name](installation, reference)
+            tally.violations += found
+            end = "\n".join(found) or "as it should"
+        except scenarios.CannotError as reason:
+            end = f"not tried: {reason}"
+        finally:
+            installation.remove()
+        print(f"{name:<30} {time.monotonic() - started:6.0f} s  {end}", flush=True)
 
 
 def chain(

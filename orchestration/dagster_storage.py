@@ -56,5 +56,6 @@ def _connect(dialect: Any, record: Any, arguments: list[Any], words: dict[str, A
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 2.0)
         settings = from_environment()
-        if not settings.database_url:
-            EmbeddedPostgres(settings.data_dir).start()
+        embedded = EmbeddedPostgres(settings.data_dir)
+        if not settings.database_url and embedded.cluster_dir.exists():
+            embedded.start()
