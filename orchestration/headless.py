@@ -35,6 +35,7 @@ MOST_TROUBLES = 20
 
 INCOMPLETE = 3
 FAILED = 1
+FAILED_BECAUSE = "the run failed:"
 
 MEMORY_TAG = "quire/memory"
 """Tag of a headless run: the limit of the whole, and what its ops may hold of that."""
@@ -108,9 +109,16 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
             new_work = new_work or _anything_new(result)
             if not result.success:
                 failed = failed or _first_failure(result)
-    with postgres.connect() as db:
-        refused = [r.reason for r in received if r.document is None]
-        exported = export(db, images, copy_search, encoder, documents, options.out, refused=refused)
+    refused = [r.reason for r in received if r.document is None]
+    try:
+        with postgres.connect() as db:
+            exported = export(
+                db, images, copy_search, encoder, documents, options.out, refused=refused
+            )
+    except Exception:
+        if failed:  # what went wrong first is not hidden by what goes wrong now
+            say(err, f"quire: {FAILED_BECAUSE} {failed}")
+        raise
     return _tell(exported, failed, new_work, out, err)
 
 
@@ -276,7 +284,7 @@ def _tell(
     if len(troubles) > MOST_TROUBLES:
         say(err, f"quire: and {len(troubles) - MOST_TROUBLES} more, all in the report")
     if failed:
-        say(err, f"quire: the run failed: {failed}")
+        say(err, f"quire: {FAILED_BECAUSE} {failed}")
         return FAILED
     if troubles or exported.status != "ok":
         count = len(troubles)

@@ -201,7 +201,7 @@ class EmbeddedPostgres:
     def url_of(self, database: str) -> str:
         """The same for another database of this server."""
         postmaster = self._postmaster()
-        if postmaster is None:
+        if postmaster is None or not postmaster.socket_dir.is_absolute():  # half written
             where, port = self._socket_dirs()[0], PORT
         else:
             where, port = postmaster.socket_dir, postmaster.port

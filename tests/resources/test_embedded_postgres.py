@@ -310,6 +310,16 @@ def test_a_stranger_with_the_number_of_a_killed_server_is_left_alone(
         stranger.wait()
 
 
+def test_a_half_written_process_file_gives_the_url_it_will_have(server: EmbeddedPostgres) -> None:
+    expected = server.start()
+    server.stop()
+    (server.cluster_dir / "postmaster.pid").write_text(
+        f"1\n{server.cluster_dir}\n1700000000\n5432\n"
+    )
+    assert server.url == expected
+    assert server.start() == expected
+
+
 def test_a_server_started_by_hand_is_found_and_not_overrun(server: EmbeddedPostgres) -> None:
     server.start()
     by_hand = pid_of(server)
