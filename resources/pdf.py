@@ -356,9 +356,12 @@ class PdfFile:
                 f"{where} asks for {asked_mb:,.0f} MB of memory at once, more than any page may; "
                 "it is damaged or made to do harm."
             )
-        needed_mb = max(2.0 * self.memory_mb, self.memory_mb + 2.0 * asked_mb)
+        # An image is decoded, filtered and converted: up to three times what is asked for at once.
+        least_mb = max(2.0 * self.memory_mb, self.memory_mb + 4.0 * asked_mb)
+        needed_mb = math.ceil(least_mb / 50) * 50
         raise BudgetError(
-            f"{where} needs more than the {self.memory_mb} MB that reading a PDF was given.",
+            f"{where} needs more than the {self.memory_mb} MB that reading a PDF was given; about "
+            f"{needed_mb} MB would do.",
             budget_mb=self.memory_mb,
             needed_mb=needed_mb,
         )

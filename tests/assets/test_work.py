@@ -1,5 +1,6 @@
 """The work loop on a real database, with units whose memory the test decides."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import pytest
 
 import store.page_batches
 from assets.work import Refused, complete_check, each, work_through
-from core.errors import InputError
+from core.errors import BudgetError, InputError
 from core.work import Job, Outcome
 from resources.memory import MemoryContract, memory_budget, tree_mb
 from resources.postgres import Postgres
@@ -32,9 +33,10 @@ class Granted(MemoryContract):
     """Room above what the test process holds."""
 
     room_mb: int = 120
+    exactly_mb: int = 0
 
     def granted_mb(self, context: dg.AssetExecutionContext) -> int:
-        return int(tree_mb()) + self.room_mb
+        return self.exactly_mb or int(tree_mb()) + self.room_mb
 
 
 @pytest.fixture
@@ -66,6 +68,7 @@ def make(
     compute: Callable[[Sequence[Unit]], list[int | Refused]],
     room_mb: int = 120,
     item_mb: float = 1.0,
+    exactly_mb: int = 0,
 ) -> dg.ExecuteInProcessResult:
     @dg.asset(
         partitions_def=dg.StaticPartitionsDefinition([KEY]),
@@ -91,7 +94,10 @@ def make(
 
     return dg.materialize(
         [things],
-        resources={"postgres": postgres, "memory": Granted(room_mb=room_mb)},
+        resources={
+            "postgres": postgres,
+            "memory": Granted(room_mb=room_mb, exactly_mb=exactly_mb),
+        },
         partition_key=KEY,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
@@ -120,7 +126,7 @@ def allocating(mb_of: Callable[[Unit], int]) -> Callable[[Sequence[Unit]], list[
 def test_a_batch_that_does_not_fit_is_halved_and_every_unit_is_made(
     postgres: Postgres, db: psycopg.Connection
 ) -> None:
-    result = make(postgres, allocating(lambda unit: 40), room_mb=150)
+    result = make(postgres, allocating(lambda unit: 43), room_mb=150)
     facts = numbers(result)
     assert facts["halved"] in (1, 2)
     assert facts["items"] == 8
@@ -137,12 +143,14 @@ def test_one_unit_beyond_the_budget_is_named_and_only_it_is_done_again_with_more
     compute = allocating(lambda unit: 300 if unit.unit == "unit-3" else 2)
     small = make(postgres, compute, room_mb=120)
     assert numbers(small)["failed"] == 1
-    assert "MB would do" in str(numbers(small)["reasons"])
+    named = re.search(r"about (\d+) MB would do", str(numbers(small)["reasons"]))
+    assert named
     (check,) = small.get_asset_check_evaluations()
     assert not check.passed
     assert statuses(db) == {unit: "failed" if unit == "unit-3" else "ok" for unit in UNITS}
-    large = make(postgres, compute, room_mb=500)
+    large = make(postgres, compute, exactly_mb=int(named[1]))
     assert numbers(large)["items"] == 1
+    assert numbers(large)["budget_mb"] == int(named[1])
     assert set(statuses(db).values()) == {"ok"}
 
 
@@ -200,18 +208,40 @@ def test_what_was_committed_before_a_crash_is_not_done_again(
 
 
 @pytest.mark.usefixtures("batch")
-def test_an_op_that_holds_more_than_its_budget_is_told_of(postgres: Postgres) -> None:
+def test_the_unit_at_which_an_op_is_stopped_fails_and_the_others_are_made(
+    postgres: Postgres, db: psycopg.Connection
+) -> None:
     def with_child(unit: Unit) -> int:
         if unit.unit == "unit-0":  # a child that lifts its own wall
             code = "import resource as r, time; r.setrlimit(r.RLIMIT_DATA, (-1, -1)); "
-            code += "b = bytearray(300 << 20); time.sleep(0.5)"
+            code += "b = b'x' * (300 << 20); time.sleep(60)"
             subprocess.run([sys.executable, "-c", code], check=True)
         return 1
 
     result = make(postgres, each(with_child))
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
+    assert "the op things held" in (check.description or "")
     assert "more than its budget" in (check.description or "")
+    assert statuses(db) == {unit: "failed" if unit == "unit-0" else "ok" for unit in UNITS}
+
+
+@pytest.mark.usefixtures("batch")
+def test_an_op_that_keeps_what_its_units_held_is_blamed_and_not_its_units(
+    postgres: Postgres, db: psycopg.Connection
+) -> None:
+    kept: list[object] = []
+
+    def keeping(units: Sequence[Unit]) -> list[int | Refused]:
+        kept.extend(np.ones((30, 1 << 20), np.uint8) for _ in units)
+        return [1 for _ in units]
+
+    try:
+        with pytest.raises(BudgetError, match="the op things ignores its budget"):
+            make(postgres, keeping, item_mb=60.0)
+    finally:
+        kept.clear()
+    assert set(statuses(db).values()) == {"ok"}
 
 
 def test_a_database_that_goes_away_costs_the_batch_at_hand_and_nothing_else(
