@@ -1,4 +1,7 @@
-"""The Dagster UI over the hostile run, in a real browser: it shows the corpus and does nothing."""
+"""The Dagster UI over the hostile run, in a real browser: it shows the corpus and does nothing.
+
+It looks at the latest materializations, so it comes first by its name: other tests here add runs.
+"""
 
 import os
 import shutil
