@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -11,11 +11,11 @@ from urllib.parse import quote, urlencode
 import dagster as dg
 import psycopg
 from pgvector.psycopg import register_vector
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import Field
 
 from core.text import visible
+from resources import dagster_tables
 from resources.embedded_postgres import DatabaseUnavailableError, EmbeddedPostgres
 from store.migrate import MigrationError, UnsuitableServerError, check_server, migrate
 
@@ -181,8 +181,8 @@ class Postgres(dg.ConfigurableResource):
         if self._given_url():
             name = f"{known.get('dbname') or known.get('user') or 'postgres'}_dagster"
         with self._wait_for_server(known) as db:
-            _create_database(db, name)
-        return _sqlalchemy_url({**known, "dbname": name, "application_name": "dagster"})
+            _have_dagsters_database(db, name, known)
+        return _dagsters_url(known, name)
 
     @contextmanager
     def _connected(self, patience_s: float) -> Iterator[psycopg.Connection]:
@@ -331,18 +331,28 @@ def _make_inert(error: psycopg.Error) -> None:
         error.args = ("\n".join(said),)
 
 
-def _create_database(db: psycopg.Connection, name: str) -> None:
-    exists = "SELECT 1 FROM pg_database WHERE datname = %(name)s"
-    if db.execute(exists, {"name": name}).fetchone() is not None:
-        return
+def _have_dagsters_database(db: psycopg.Connection, name: str, known: dict[str, Any]) -> None:
+    """Make Dagster's database where it is missing or was left half made."""
+    db.execute("SELECT pg_advisory_lock(hashtext(%(name)s))", {"name": f"dagster tables {name}"})
+    if dagster_tables.exists(db, name):
+        with psycopg.connect(make_conninfo("", **{**known, "dbname": name})) as there:
+            if not dagster_tables.is_half_made(there):
+                return
+    begun = f"{name[:50]}_begun"
     try:
-        with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-            db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        dagster_tables.create_database(db, begun)
+        dagster_tables.make_tables(_dagsters_url(known, begun))
+        dagster_tables.drop_database(db, name)
+        dagster_tables.rename_database(db, begun, name)
     except psycopg.errors.InsufficientPrivilege:
         raise DatabaseUnavailableError(
             f"{db.info.user} may not create the database for Dagster's own storage: have an "
             f'administrator run CREATE DATABASE "{name}" OWNER "{db.info.user}"'
         ) from None
+
+
+def _dagsters_url(known: dict[str, Any], name: str) -> str:
+    return _sqlalchemy_url({**known, "dbname": name, "application_name": "dagster"})
 
 
 def _sqlalchemy_url(known: dict[str, Any]) -> str:

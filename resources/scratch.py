@@ -7,6 +7,7 @@ are set, are asked.
 
 import contextlib
 import fcntl
+import multiprocessing
 import os
 import re
 import secrets
@@ -63,6 +64,8 @@ def own_folder() -> Path:
     After what ``multiprocessing`` keeps in it, which that removes by itself (at priority -100).
     """
     folder, _ = claimed_folder()
+    # The locks of multiprocessing are files, too, removed by a process that may be killed as well.
+    multiprocessing.current_process()._config["semprefix"] = f"/{folder.name[1:]}"  # pyright: ignore
     Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-200)
     return folder
 
@@ -98,6 +101,7 @@ def remove_dead(place: Path, names: re.Pattern[str] = _OURS) -> None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if left.is_dir():
                     shutil.rmtree(left, ignore_errors=True)
+                    _remove_semaphores(left.name)
                 else:
                     left.unlink()
             finally:
@@ -111,6 +115,11 @@ def claim(handle: int, path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle), path.stat())
     return False
+
+
+def _remove_semaphores(owner: str) -> None:
+    for left in Path("/dev/shm").glob(f"sem.{owner[1:]}-*"):
+        left.unlink(missing_ok=True)
 
 
 def _new_name() -> str:

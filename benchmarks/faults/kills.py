@@ -33,7 +33,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 CHECKOUT = Path(__file__).parents[2]
 
-RESULTS = ("pairs.tsv", "pairs.json", "report.html")
+SEMAPHORES = Path("/dev/shm")
+"""Where the locks between processes are files, named after the folder of the run."""
 
 TABLES: dict[str, tuple[str, ...]] = {
     "documents": ("received_at",),
@@ -411,14 +412,17 @@ class Audit:
         installation: What is watched.
         committed: Rows of the ledger that were seen, under their key.
         violations: What was found, in words.
+        folders: Names of the folders that runs had their temporary files in.
     """
 
     installation: Installation
     committed: dict[tuple[str, str, str], tuple[object, ...]] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
 
     def remember(self) -> None:
         """Note what is committed now; nothing where the server does not answer."""
+        self.folders |= {path.name for path in self.installation.temporary.iterdir()}
         with contextlib.suppress(psycopg.Error):
             for key, row in self.installation.ledger().items():
                 if self.committed.setdefault(key, row) != row:
@@ -475,6 +479,8 @@ class Audit:
         left = [path for path in self.installation.temporary.rglob("*") if not path.is_dir()]
         left += list(self.installation.temporary.iterdir())
         left += list((self.installation.home / "postgres").glob("cluster-*"))
+        for name in self.folders:
+            left += SEMAPHORES.glob(f"sem.{name[1:]}-*")
         self.violations += [f"left over: {path.name}" for path in dict.fromkeys(left)]
         self.violations += self.installation.differences(reference)
 

@@ -16,6 +16,7 @@ import sqlalchemy
 from pgvector import HalfVector
 from psycopg import sql
 
+from resources import dagster_tables
 from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
 from resources.postgres import DatabaseUnavailableError, Postgres
 
@@ -204,6 +205,28 @@ def test_dagster_gets_a_database_of_its_own_and_a_driver_that_works(
         assert str(found).endswith(name)
     with psycopg.connect(postgres_url, autocommit=True) as db:
         db.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(f"{db.info.dbname}_dagster")))
+
+
+def test_dagsters_tables_are_made_whole_and_made_anew_where_a_kill_left_half_of_them(
+    postgres_url: str,
+) -> None:
+    postgres = Postgres(database_url=postgres_url)
+    with psycopg.connect(postgres_url, autocommit=True) as db:
+        name = f"{db.info.dbname}_dagster"
+        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(f"{name}_begun")))
+        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    with psycopg.connect(postgres_url, dbname=name, autocommit=True) as there:
+        there.execute("CREATE TABLE event_logs (id integer)")
+    for _ in range(2):
+        postgres.dagster_storage_url()
+        with psycopg.connect(postgres_url, dbname=name, autocommit=True) as there:
+            rows = there.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            assert {row[0] for row in rows} >= dagster_tables.expected_tables()
+            there.execute("CREATE TABLE IF NOT EXISTS kept (id integer)")
+    with psycopg.connect(postgres_url, dbname=name) as there:
+        assert there.execute("SELECT to_regclass('kept')::text").fetchone() == ("kept",)
+    with psycopg.connect(postgres_url, autocommit=True) as db:
+        db.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
 
 
 def test_the_url_for_dagster_carries_odd_passwords_over_tcp(own_url: str) -> None:

@@ -24,13 +24,16 @@ with scratch.partial_file(place, place / "whole") as file:
 
 WITH_A_FOLDER = """
 import multiprocessing.util, os, signal, sys
+from multiprocessing import resource_tracker
 from orchestration.settings import keep_temporary_files_in
 from resources import scratch
 folder = scratch.own_folder()
 keep_temporary_files_in(folder)
 (folder / "copy.pdf").touch()
 multiprocessing.util.get_temp_dir()
+lock = multiprocessing.get_context("spawn").Lock()
 if sys.argv[1] == "die":
+    os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -97,7 +100,10 @@ def test_a_folder_goes_with_its_process_or_if_that_was_killed_with_the_next_one(
     run_with_a_folder(tmp_path, "die")
     (left,) = tmp_path.iterdir()
     assert "copy.pdf" in [path.name for path in left.iterdir()]
+    semaphores = f"sem.{left.name[1:]}-*"
+    assert sys.platform != "linux" or list(Path("/dev/shm").glob(semaphores))
     monkeypatch.setattr(tempfile, "tempdir", str(left))
     assert scratch.lasting_place() == tmp_path
     assert run_with_a_folder(tmp_path, "in peace") == ""
     assert list(tmp_path.iterdir()) == []
+    assert not list(Path("/dev/shm").glob(semaphores))
