@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.containers import sizes
 from benchmarks.faults.container import Container, cgroup_available
 from orchestration.budgets import (
     SERVICES,
@@ -130,3 +131,8 @@ def test_the_containers_own_limit_is_found_and_a_smaller_one_that_is_given_count
     with Container(limit_mb=700) as container:
         done = container.run([sys.executable, "-W", "ignore", "-c", script])
     assert done.stdout.split() == ["700", "600", "700"], done.stderr
+
+
+def test_the_docs_have_the_sizes_that_follow_from_the_budgets() -> None:
+    docs = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+    assert sizes() in docs.read_text(encoding="utf-8")
