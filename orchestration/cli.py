@@ -156,7 +156,8 @@ def main() -> None:
         reason = what_the_database_said(error)
         if not reason:
             raise
-        _complain(f"the database: {reason}; what was committed is kept, the same command goes on")
+        where = database().postgres().described()
+        _complain(f"the database ({where}): {reason}; what was committed is kept")
         sys.exit(FAILED)
 
 

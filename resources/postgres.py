@@ -189,6 +189,11 @@ class Postgres(dg.ConfigurableResource):
         db = self._open(patience_s)
         try:
             yield db
+        except psycopg.errors.DiskFull as error:
+            raise DatabaseUnavailableError(
+                f"no space left for the database ({self.described()}): "
+                f"{_without_password(str(error), {})}"
+            ) from error
         except psycopg.Error as error:
             _make_inert(error)
             raise
@@ -273,7 +278,7 @@ def what_the_database_said(error: BaseException) -> str:
     while known is not None:
         if any(kind.__name__ == "OperationalError" for kind in type(known).__mro__):
             return _without_password(str(known).replace("(psycopg2.OperationalError) ", ""), {})
-        known = known.__cause__ or known.__context__
+        known = known.__cause__
     return ""
 
 
