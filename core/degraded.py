@@ -152,6 +152,7 @@ WAYS: tuple[Way, ...] = (
         "structure of the file is damaged",
         "may be incomplete",
     ),
+    Way("page_crowded", Kind.PAGE_DEGRADED, "than is looked at one by one", "the rest is left out"),
     Way("page_repaired", Kind.PAGE_DEGRADED, "proved to be damaged here", "repaired on the way"),
     Way("pages_waiting", Kind.PAGES_MISSING, "not been looked at yet", "not made, or not finished"),
     # A panel that was found and not compared, or not with everything.
