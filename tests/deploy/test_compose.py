@@ -81,7 +81,8 @@ def test_dagster_keeps_its_storage_on_postgres_under_the_driver_that_works(name:
     assert "@postgres:5432/quire_dagster" in environment["QUIRE_DAGSTER_STORAGE_URL"]
     assert "@postgres:5432/quire" in environment["QUIRE_DATABASE_URL"]
     settings = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
-    assert settings["storage"]["postgres"]["postgres_url"] == {"env": "QUIRE_DAGSTER_STORAGE_URL"}
+    (storage,) = settings["storage"].values()
+    assert storage["config"]["postgres_url"] == {"env": "QUIRE_DAGSTER_STORAGE_URL"}
 
 
 def test_no_password_is_written_into_the_files() -> None:
