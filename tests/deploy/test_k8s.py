@@ -27,11 +27,12 @@ import store.page_batches
 import store.reports
 from assets.partitions import page_batches
 from benchmarks.faults.cluster import Cluster, Pod, mebibytes
-from orchestration.budgets import budgets
-from orchestration.definitions import defs
+from orchestration.budgets import Share, budgets
+from orchestration.definitions import defs, executor_of
 from orchestration.headless import copy_search_job
 from orchestration.ingest import receive
 from orchestration.requests import range_tags
+from orchestration.settings import from_environment
 from resources.embedded_postgres import EmbeddedPostgres
 from resources.images import ImageStore
 from resources.postgres import Postgres
@@ -229,6 +230,17 @@ def test_no_pod_is_root_writes_to_its_image_or_knows_a_path_of_its_node(done: Do
         assert str(told["QUIRE_STORE_URL"]).startswith("s3://")
         sources = [source["secretRef"]["name"] for source in pod.container["envFrom"]]
         assert sources == ["quire-env"]
+
+
+def test_ops_work_in_processes_unless_pods_are_asked_for() -> None:
+    def chosen(**environment: str) -> str:
+        return executor_of(from_environment(environment), Share()).name
+
+    assert chosen() == "multiprocess"
+    assert chosen(QUIRE_EXECUTOR="processes") == "multiprocess"
+    assert chosen(QUIRE_EXECUTOR="pods") == "k8s"
+    with pytest.raises(ValueError, match="QUIRE_EXECUTOR is one of processes, pods, not 'ray'"):
+        chosen(QUIRE_EXECUTOR="ray")
 
 
 @pytest.mark.parametrize("name", ["dagsterWebserver", "dagsterDaemon"])
