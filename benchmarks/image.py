@@ -135,7 +135,8 @@ def _ui(engine: Engine, image: str) -> dict[str, Any]:
                 break
             time.sleep(2)
         else:
-            return {"healthy": False, "said": engine("logs", container).stdout[-1000:]}
+            logs = engine("logs", container)
+            return {"healthy": False, "said": (logs.stdout + logs.stderr)[-1000:]}
         healthy_s = round(time.monotonic() - started)
         stopping = time.monotonic()
         engine("stop", "--time=60", container)
