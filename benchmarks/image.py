@@ -128,13 +128,17 @@ def _ui(engine: Engine, image: str) -> dict[str, Any]:
     config = json.loads(engine("image", "inspect", image).stdout)[0]
     check = (config.get("Healthcheck") or config["Config"]["Healthcheck"])["Test"]
     container = engine("run", "--detach", "--no-healthcheck", *engine.limits, image).stdout.strip()
-    started = time.monotonic()
+    started, healthy = time.monotonic(), False
     try:
         while time.monotonic() - started < HEALTHY_S:
             if engine("exec", container, *check[1:], check=False).returncode == 0:
+                healthy = True
+                break
+            running = engine("inspect", "-f", "{{.State.Running}}", container).stdout.strip()
+            if running != "true":
                 break
             time.sleep(2)
-        else:
+        if not healthy:
             logs = engine("logs", container)
             return {"healthy": False, "said": (logs.stdout + logs.stderr)[-1000:]}
         healthy_s = round(time.monotonic() - started)
