@@ -17,6 +17,9 @@ import psutil
 MB = 1024 * 1024
 HAS_PROC = Path("/proc/self/smaps_rollup").exists()
 
+_PF_FORKNOEXEC = 0x40
+"""Flag of a process that was forked and has not started a program of its own."""
+
 _IN_MEMORY = ("/memfd:", "/dev/shm/")
 
 
@@ -122,8 +125,20 @@ def _descendants(pid: int) -> Iterator[int]:
     """
     for task in _listed(Path(f"/proc/{pid}/task")):
         for child in _words(task / "children"):
-            yield int(child)
-            yield from _descendants(int(child))
+            if not _is_about_to_start(int(child), pid):
+                yield int(child)
+                yield from _descendants(int(child))
+
+
+def _is_about_to_start(pid: int, parent: int) -> bool:
+    """Whether a child still runs in its parent's memory (``vfork``), which would count twice.
+
+    Such a child has not started its program yet, and has its parent's very size.
+    """
+    stat = _words(Path(f"/proc/{pid}/stat"), after=")")
+    if len(stat) < 7 or not int(stat[6]) & _PF_FORKNOEXEC:
+        return False
+    return _words(Path(f"/proc/{pid}/statm"))[:1] == _words(Path(f"/proc/{parent}/statm"))[:1]
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -133,8 +148,9 @@ def _listed(folder: Path) -> list[Path]:
         return []  # it ended
 
 
-def _words(file: Path) -> list[str]:
+def _words(file: Path, after: str = "") -> list[str]:
     try:
-        return file.read_text().split()
+        text = file.read_text()
+        return text[text.rfind(after) + 1 :].split() if after else text.split()
     except OSError:
         return []  # it ended

@@ -1,5 +1,6 @@
 import contextlib
 import mmap
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -7,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
 
 from core.errors import BudgetError
 from resources.memory import MemoryContract, StoppedError, is_out_of_memory, memory_budget
-from resources.process_tree import tree_mb
+from resources.process_tree import children, tree_mb
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="walls need /proc")
 
@@ -22,6 +24,12 @@ EATER = (
     "held = [b'x' * (1 << 20) for _ in range({mb})]; time.sleep({s})"
 )
 """A child that lifts the wall it inherits."""
+
+
+def _hold(end: Connection, mb: int) -> None:
+    held = np.ones((mb, 1 << 20), np.uint8)
+    end.send(held.nbytes)
+    end.recv()
 
 
 def _fill_mapping(mb: int) -> None:
@@ -162,6 +170,37 @@ def test_what_a_failed_allocation_asked_for_is_part_of_what_is_needed() -> None:
         needed_mb = watch.needed_mb(failure.value)
         assert held.nbytes == 40 << 20
     assert 535 < needed_mb - watch.base_mb < 580
+
+
+@linux
+def test_a_child_that_still_runs_in_its_parents_memory_is_not_counted_twice() -> None:
+    held = np.ones((200, 1 << 20), np.uint8)
+    done, most = threading.Event(), [0.0]
+
+    def look() -> None:
+        while not done.is_set():
+            most[0] = max([most[0], *(child.mb for child in children())])
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(60):
+        subprocess.run(["true"], check=True)
+    done.set()
+    watcher.join()
+    assert held.nbytes == 200 << 20
+    assert most[0] < 100
+
+
+@linux
+def test_a_forked_child_counts_with_what_is_its_own() -> None:
+    ready, held = multiprocessing.get_context("fork").Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_hold, args=(held, 80))
+    child.start()
+    ready.recv()
+    mb = {c.pid: c.mb for c in children()}
+    ready.send("done")
+    child.join()
+    assert mb[child.pid or 0] > 75
 
 
 def test_a_budget_that_the_process_alone_exhausts_is_refused_with_the_one_that_would_do() -> None:
