@@ -151,7 +151,7 @@ def examine(index: int, seed: int, folder: Path) -> Result:
     result = Result(index, kind, specimen.name, "same")
     path = folder / f"{index:05d}.pdf"
     path.write_bytes(data)
-    files, started = _open_files(), time.monotonic()
+    files, children, started = _open_files(), _children(), time.monotonic()
     requests = 0
     try:
         requests = _read(path, sound(specimen), result)
@@ -165,7 +165,7 @@ def examine(index: int, seed: int, folder: Path) -> Result:
         result.violations.append(f"took {result.seconds:.0f} s for {requests} requests")
     result.violations += [f"reads like a slip: {r}" for r in result.reasons if SLIP.search(r)]
     result.violations += ["an empty reason" for r in result.reasons if not r.strip()]
-    if psutil.Process().children():
+    if _children() - children:
         result.violations.append("a child process is left")
     if _open_files() != files:
         result.violations.append(f"{_open_files() - files} more open files")
@@ -245,6 +245,10 @@ def _drawn_by_poppler(path: Path) -> Image | None:
         return None
     drawn = cv2.imdecode(np.frombuffer(done.stdout, np.uint8), cv2.IMREAD_COLOR)
     return None if drawn is None else np.asarray(drawn, np.uint8)
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
 
 
 def _open_files() -> int:
