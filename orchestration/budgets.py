@@ -29,7 +29,7 @@ class SetAside:
     fork_server: int = 80
     """What ops are forked from: its own part of the pages that it shares with them."""
 
-    webserver: int = 130
+    webserver: int = 135
     daemon: int = 110
     code_server: int = 125
 
