@@ -101,7 +101,8 @@ def receive(
     """Take in one file: copy, hash, open, divide into batches; all of it known or none of it.
 
     A file that cannot be opened as a PDF is a document all the same, with the reason, so that it
-    ends in a report. The same content under another name is the same document.
+    ends in a report; added again, it is tried again. The same content under another name is the
+    same document.
     """
     limits = limits or PdfLimits()
     name = legible(_name(path))
@@ -112,10 +113,13 @@ def receive(
             again = isinstance(error, NotNowError)
             return Received(name, None, new=False, reason=f"{name}: {error}", again=again)
         known = store.documents.get(db, [digest])
-        if known and _is_whole(db, images, known[0]):
+        whole = bool(known) and _is_whole(db, images, known[0])
+        if whole and known[0].status != Status.FAILED:
             return Received(name, known[0], new=False, reason=known[0].reason)
         copy.flush()
         document = _opened(Path(copy.name), digest, name, size, limits)
+        if whole and document.status == Status.FAILED:
+            return Received(name, known[0], new=False, reason=known[0].reason)
         copy.seek(0)
         with images.writing(document.file_key) as target:
             while block := copy.read(_BLOCK):
@@ -124,6 +128,9 @@ def receive(
         new = store.documents.add(db, document)
         store.work.forget_failures(db, digest)  # it is tried again, now that the file is there
         batches = divide(digest, document.page_count, spec or BatchSpec())
+        if known and known[0].status == Status.FAILED:
+            key, (pages,) = batches[0]
+            store.documents.reopen(db, document, key, pages.last_page)
         store.page_batches.add(db, batches)
     return Received(name, document, new=new, reason=document.reason)
 

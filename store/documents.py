@@ -53,6 +53,33 @@ def add(db: Connection, document: Document) -> bool:
     )
 
 
+def reopen(db: Connection, document: Document, batch_key: str, last_page: int) -> None:
+    """Put what is known of a document now in place of what it was when it could not be opened.
+
+    Its first batch, which had no pages, gets the first ones and is to be worked on again. The batch
+    itself stays, because partitions are ordered by when they were registered.
+    """
+    values = {**vars(document), "key": batch_key, "last_page": last_page}
+    db.execute(
+        """
+        UPDATE documents
+        SET page_count = %(page_count)s, title = %(title)s, status = %(status)s,
+            reason = %(reason)s
+        WHERE document_id = %(document_id)s
+        """,
+        values,
+    )
+    db.execute(
+        """
+        UPDATE page_batch_ranges SET last_page = %(last_page)s
+        WHERE document_id = %(document_id)s AND first_page = 1
+        """,
+        values,
+    )
+    db.execute("DELETE FROM work WHERE batch_key = %(key)s", values)
+    db.execute("DELETE FROM finished WHERE batch_key = %(key)s", values)
+
+
 def set_status(db: Connection, document_id: str, status: str, reason: str) -> None:
     """Record what checking the stored file found."""
     db.execute(

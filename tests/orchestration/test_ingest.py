@@ -1,6 +1,7 @@
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from upath import UPath
 
 import store.documents
 import store.page_batches
+import store.pages
+import store.work
 from core.errors import InputError
+from core.work import Job, Outcome, Status
 from orchestration.files import read_blocks
 from orchestration.ingest import Received, find_files, receive, register_partitions
 from resources.images import ImageStore
@@ -198,3 +202,29 @@ def test_an_endless_title_is_cut_and_can_be_stored(
     (stored,) = store.documents.everything(db)
     assert len(stored.title) == 300
     assert "\x00" not in stored.title
+
+
+def test_a_file_that_could_not_be_opened_is_tried_again_when_it_is_added_again(
+    db: psycopg.Connection, images: ImageStore, tmp_path: Path
+) -> None:
+    path = UPath(tmp_path / "paper.pdf")
+    small_paper(tmp_path / "paper.pdf", seed=1, panels=2, planted=0)
+    strict = PdfLimits(max_pages=1)
+    first = receive(db, images, path, strict)
+    assert "has 2 pages, more than the 1 allowed" in first.reason
+    assert first.document is not None
+    (key,) = store.page_batches.keys(db)
+    job = Job("documents", "spec", (key,), 999, "run")
+    failed = Outcome(first.document.document_id, key, Status.FAILED, reason=first.reason)
+    store.work.record(db, job, [failed])
+    store.page_batches.finish(db, job)
+    assert receive(db, images, path, strict).reason == first.reason
+
+    again = receive(db, images, path)
+    assert again.document is not None
+    assert (again.document.status, again.reason) == ("ok", "")
+    assert store.documents.everything(db) == [again.document]
+    assert store.page_batches.keys(db) == [key]
+    assert [page.page for page in store.pages.pending(db, replace(job, asset="pages"), 9)] == [1, 2]
+    assert len(store.documents.pending(db, job, 9)) == 1
+    assert store.page_batches.unfinished(db, {"documents": "spec"}) == [key]
