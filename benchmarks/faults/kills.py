@@ -55,8 +55,9 @@ TABLES: dict[str, tuple[str, ...]] = {
 _started: set[int] = set()
 """Processes whose exit codes their ``Run`` takes."""
 
-GONE_WITHIN_S = 20.0
-"""How long what belongs to a killed run may take to notice; on a busy machine everything does."""
+GONE_WITHIN_S = 60.0
+"""How long what belongs to a killed run may take to notice: a fork server does so once it has
+imported what it is for, which takes 3 s of a processor."""
 
 RUN_WITHIN_S = 600.0
 """A run that takes longer hangs."""
