@@ -236,7 +236,18 @@ def _drawn_by_poppler(path: Path) -> Image | None:
     program = shutil.which("pdftoppm")
     if program is None:
         return None
-    command = [program, "-f", "1", "-l", "1", "-r", "72", "-singlefile", "-cropbox", str(path)]
+    command = [
+        program,
+        "-f",
+        "1",
+        "-l",
+        "1",
+        "-r",
+        f"{PanelSpec().dpi:.0f}",
+        "-singlefile",
+        "-cropbox",
+        str(path),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:

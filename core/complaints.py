@@ -56,6 +56,10 @@ KINDS = (
         r"garbage bytes before version marker",
         r"unknown PDF version|invalid version in PDF header|cannot find version marker",
     ),
+    _kind(
+        "pictures lie outside the visible part of the page, where they are not looked at",
+        r"^\d+ of \d+ images out of sight",
+    ),
     _kind("the page holds more than is looked at one by one", r"^more than \d+ images"),
     _kind(
         "something that the page draws is not in the file",

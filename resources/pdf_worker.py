@@ -153,6 +153,8 @@ class Worker:
         ]
         if len(drawn) > limit:
             self.complaints.add(f"more than {limit} images; the rest was not looked at one by one")
+        if hidden := sum(is_out_of_sight(image, shown) for image in images):
+            self.complaints.add(f"{hidden} of {len(images)} images out of sight")
         for xref in sorted({image["xref"] for image in images})[:MOST_IMAGES_CHECKED]:
             if lie := lying_size(self.doc, xref):
                 self.complaints.add(lie)
@@ -213,6 +215,18 @@ def drawn_images(page: Any, commands: bytes) -> list[Header]:
     if sizes != [(info["width"], info["height"]) for info in drawn]:
         return page.get_image_info(xrefs=True)
     return [{**info, "xref": image[0]} for info, image in zip(drawn, listed, strict=True)]
+
+
+def is_out_of_sight(image: Header, shown: Any) -> bool:
+    """Whether a page of this size shows nothing of an image: it is drawn elsewhere, or as a point.
+
+    MuPDF takes operands that are no numbers for zeros, so one damaged command moves what follows
+    off the page, or shrinks it to nothing, without a word.
+    """
+    x0, y0, x1, y1 = image["box"]
+    a, b, c, d, *_ = image["transform"]
+    on_page = x1 > 0 and x0 < shown.width and y1 > 0 and y0 < shown.height
+    return not (on_page and abs(a * d - b * c) > 1e-9)
 
 
 def missing_fonts(page: Any, commands: bytes) -> list[str]:
