@@ -6,8 +6,7 @@ again, and each would hold its own copy in memory instead of sharing the pages o
 What is there is kept out of garbage collection: a step's collector would write to every object it
 looks at, and so copy nearly all pages that are shared.
 
-The fork server ends with the run, and the steps end with the fork server: a run that was killed
-leaves no step behind that works on for nobody.
+Steps end with their run, however that ended: none works on for nobody.
 """
 
 import gc
@@ -24,9 +23,9 @@ import upath.implementations.local
 
 import orchestration.definitions
 import orchestration.headless
-from resources.lifeline import have_forks_end_with_this_process
+from resources.lifeline import have_steps_end_with_their_run
 
-have_forks_end_with_this_process()
+have_steps_end_with_their_run()
 gc.collect()
 gc.freeze()
 

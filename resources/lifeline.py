@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -28,27 +29,35 @@ def end_with_parent(parent_pid: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def have_forks_end_with_this_process() -> None:
-    """Have every process that is forked from this one, and those forked from them, do so."""
+def have_steps_end_with_their_run() -> None:
+    """In a fork server: have what it forks end with it, and with the process that asked for it.
+
+    The first alone is not enough: a fork server lives for as long as one of its forks does.
+    """
     parents = [os.getpid()]
 
     def before() -> None:
         parents[0] = os.getpid()
 
-    os.register_at_fork(before=before, after_in_child=lambda: end_with_parent(parents[0]))
+    def after_in_child() -> None:
+        end_with_parent(parents[0])
+        threading.Thread(target=_wait_for_starter, name="lifeline", daemon=True).start()
+
+    os.register_at_fork(before=before, after_in_child=after_in_child)
 
 
 def end_with_starter() -> None:
     """Have this process end once the Python process that spawned it has; nothing where none did."""
-    starter = multiprocessing.parent_process()
-    if starter is None:
-        return
+    if multiprocessing.parent_process() is not None:
+        threading.Thread(target=_wait_for_starter, name="lifeline", daemon=True).start()
 
-    def wait() -> None:
-        starter.join()
-        os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+def _wait_for_starter() -> None:
+    """End this process with the one that had it started, which it learns soon after its fork."""
+    while (starter := multiprocessing.parent_process()) is None:
+        time.sleep(0.05)
+    starter.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def birth_of(pid: int) -> str:

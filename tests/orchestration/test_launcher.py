@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from dagster._core.launcher import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
@@ -51,40 +52,44 @@ def test_a_run_is_abandoned_once_nobody_listens_where_its_code_server_did(tmp_pa
 
 STARTER = """
 import multiprocessing, os, sys, time
-from resources.lifeline import end_with_starter
 
 def work(pipe):
-    end_with_starter()
-    pipe.send(os.getpid())
+    if sys.argv[1] == "spawn":
+        from resources.lifeline import end_with_starter
+        end_with_starter()
+    pipe.send((os.getpid(), os.getppid()))
     time.sleep(600)
 
 if __name__ == "__main__":
     ours, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=work, args=(theirs,))
-    child.start()
-    print(ours.recv(), flush=True)
+    context = multiprocessing.get_context(sys.argv[1])
+    if sys.argv[1] == "forkserver":
+        context.set_forkserver_preload(["orchestration.preload"])
+    context.Process(target=work, args=(theirs,)).start()
+    print(*ours.recv(), flush=True)
     sys.stdin.readline()
     os.kill(os.getpid(), 9)
 """
 
 
-def test_what_a_killed_process_spawned_ends_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_what_a_killed_process_had_started_ends_with_it(tmp_path: Path, method: str) -> None:
     script = tmp_path / "starter.py"
     script.write_text(STARTER)
     with subprocess.Popen(
-        [sys.executable, script],
+        [sys.executable, "-W", "ignore", script, method],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "QUIRE_HOME": str(tmp_path / "home")},
     ) as starter:
         assert starter.stdout is not None
         assert starter.stdin is not None
-        pid = int(starter.stdout.readline())
-        born = birth_of(pid)
-        assert born
+        pids = [int(pid) for pid in starter.stdout.readline().split()]
+        alive = {pid: birth_of(pid) for pid in pids if pid != starter.pid}
+        assert len(alive) == (1 if method == "spawn" else 2)
         starter.stdin.write("\n")
     deadline = time.monotonic() + 60
-    while birth_of(pid) == born:
+    while any(birth_of(pid) == birth for pid, birth in alive.items()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
