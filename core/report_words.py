@@ -86,6 +86,7 @@ CHANNEL_LABEL: dict[ChannelKind, str] = {
     "copy_move": "Repeats within one panel",
 }
 
+
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: ``1 pair``, ``1,204 pairs``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
