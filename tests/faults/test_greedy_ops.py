@@ -31,10 +31,12 @@ def ends(postgres_url: str) -> dict[str, Any]:
 def test_an_op_that_gets_past_the_wall_is_stopped_and_named_with_what_it_held(
     op: str, ends: dict[str, Any]
 ) -> None:
-    check = ends[op]["check"]
-    assert f"the op {op} held" in check
-    assert "its budget is 220 MB" in check
-    assert "was stopped" in check
+    # Its unit fails; where what it held is not free again at once, its step does; and where it does
+    # not listen in time, as on a busy machine, its process is ended. It is named each time.
+    words = " ".join([ends[op]["check"], ends[op]["failure"], *ends[op]["told"]])
+    assert f"the op {op} " in words
+    assert "220 MB" in words
+    assert "was stopped" in words
     assert any(f"the op {op} held" in line for line in ends[op]["told"])
     assert any("child process" in line for line in ends[op]["told"]) == (op == "child")
 
