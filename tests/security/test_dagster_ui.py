@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from benchmarks.faults.egress import addresses, watching, why_not_watched
-from benchmarks.faults.injections import HOST, INJECTIONS, MARK
+from benchmarks.faults.injections import HOST, MARK
 from benchmarks.faults.webserver import ask, free_port, wait_until_loaded
-from core.text import as_code, legible, visible
+from core.text import legible, visible
 from resources.postgres import Postgres
 from tests.security.conftest import PLANTED, Home, HostileRun
 
@@ -147,7 +147,7 @@ def visit(served: Served) -> Iterator[Visit]:
 
 
 def test_names_and_reasons_are_shown_as_text_and_do_nothing(
-    visit: Visit, hostile_run: HostileRun, monkeypatch: pytest.MonkeyPatch
+    visit: Visit, hostile_run: HostileRun
 ) -> None:
     home = hostile_run.home
     run_id = home.rows("quire_dagster", "SELECT run_id FROM runs ORDER BY id")[0][0]
@@ -156,14 +156,6 @@ def test_names_and_reasons_are_shown_as_text_and_do_nothing(
     assert sum(visible(legible(name))[:300] in shown for name in hostile_run.names) > 5
     assert visit.harm() == []
     visit.see(f"runs/{run_id}", "STEP_FAILURE")
-    assert visit.harm() == []
-
-    corpus = visible(" ".join(injection.text for injection in INJECTIONS))
-    _report_check(home, monkeypatch, as_code(corpus), [corpus])
-    shown = visit.see("assets/panels?view=checks", "Latest execution")
-    assert "![pixel](http://evil.invalid/pixel.png)" in shown
-    visit.page.get_by_text("Show JSON").first.click(timeout=SHOWN_MS)
-    visit.page.get_by_text("DROP TABLE").nth(1).wait_for(timeout=SHOWN_MS)
     assert visit.harm() == []
 
 
