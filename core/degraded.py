@@ -152,6 +152,12 @@ WAYS: tuple[Way, ...] = (
         "structure of the file is damaged",
         "may be incomplete",
     ),
+    Way(
+        "out_of_sight",
+        Kind.PAGE_DEGRADED,
+        "outside the visible part of the page",
+        "pictures that the page draws where nobody sees them",
+    ),
     Way("page_crowded", Kind.PAGE_DEGRADED, "than is looked at one by one", "the rest is left out"),
     Way("page_repaired", Kind.PAGE_DEGRADED, "proved to be damaged here", "repaired on the way"),
     Way("pages_waiting", Kind.PAGES_MISSING, "not been looked at yet", "not made, or not finished"),

@@ -5,7 +5,7 @@ import dagster as dg
 import assets
 from orchestration import settings as environment
 from orchestration.budgets import Share, share_of
-from orchestration.executor import processes
+from orchestration.executor import pods, processes
 from orchestration.jobs import copy_search
 from orchestration.schedules import nightly
 from orchestration.sensors import inbox
@@ -32,9 +32,7 @@ def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableRes
 def executor_of(settings: environment.Settings, share: Share) -> dg.ExecutorDefinition:
     """What runs the ops of a run: processes beside it, or a pod each with the op's own limit."""
     if settings.executor == "pods":
-        from dagster_k8s import k8s_job_executor
-
-        return k8s_job_executor.configured({"max_concurrent": share.ops_at_a_time})
+        return pods.configured({"max_concurrent": share.ops_at_a_time})
     return processes.configured(
         {
             "max_concurrent": share.ops_at_a_time,

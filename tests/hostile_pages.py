@@ -189,7 +189,7 @@ PAGES: tuple[HostilePage, ...] = (
     HostilePage(
         "fax of 2 billion columns",
         _shown(GARBAGE, FAX % (2_000_000_000, 2_000_000_000), space=GRAY, bits=1),
-        reason=r"(needs more than|asks for)|could not be decoded",
+        reason=r"needs more than|its budget is|could not be decoded",
     ),
     HostilePage("predictor of 200 million columns", _shown(PACKED, PREDICTED % 200_000_000)),
     HostilePage(
@@ -202,7 +202,7 @@ PAGES: tuple[HostilePage, ...] = (
     HostilePage(
         "width beyond numbers",
         _shown(PACKED, FLATE, size=("9" * 30, HEIGHT)),
-        reason=r"could not be decoded completely|needs more than",
+        reason=r"needs more than|its budget is|could not be decoded",
     ),
     HostilePage("seven bits", _shown(PACKED, FLATE, bits=7)),
     HostilePage(

@@ -174,6 +174,7 @@ SAID = {
     "commands_damaged": "unknown keyword: 'oddity'",
     "structure_damaged": "trailer dictionary expected",
     "page_damaged": "a thing that nobody has seen before",
+    "out_of_sight": "1 of 1 images out of sight",
     "page_crowded": "more than 20000 images; the rest was not looked at one by one",
 }
 """What the parser says of the pages of these ways."""
