@@ -178,7 +178,7 @@ def chain(
     struck: list[tuple[float, float]] = []
     finished = False
     try:
-        for _ in range(RUNS_PER_CHAIN):
+        for place in range(RUNS_PER_CHAIN):
             run = installation.begin()
             killed = False
             while run.process.poll() is None:
@@ -194,7 +194,10 @@ def chain(
                 if kind in FATAL:
                     break
             code = run.wait()
-            tally.ends["succeeds" if code == 0 else "fails or is killed"] += 1
+            if killed:
+                tally.ends["succeeds" if code == 0 else "fails or is killed"] += 1
+            elif place == 0:
+                tally.durations_s.append(time.time() - run.since)
             if "Traceback" in run.said():
                 audit.violations.append(f"a traceback instead of a line\n{run.said()[-2000:]}")
             if code != 0 and not killed:
@@ -203,11 +206,9 @@ def chain(
             if finished := code == 0:
                 break
         if not finished:
-            started = time.monotonic()
             run = installation.begin()
             if run.wait() != 0:
                 audit.violations.append(f"the last run fails\n{run.said()[-2000:]}")
-            tally.durations_s.append(time.monotonic() - started)
         audit.after_the_end(reference)
         for since, at in struck:
             tally.stages[stages_at(installation, since, at)] += 1
