@@ -19,10 +19,10 @@ import dagster as dg
 
 import store.page_batches
 import store.work
-from core.errors import BudgetError, InputError
+from core.errors import BudgetError, InputError, is_out_of_memory
 from core.text import as_code, visible
 from core.work import Job, Outcome, Status, plan_batch
-from resources.memory import MemoryContract, Watch, is_out_of_memory
+from resources.memory import MemoryContract, Watch
 from resources.postgres import Postgres
 from store.database import Db
 

@@ -129,6 +129,14 @@ def parse_encoder(text: str) -> EncoderChoice | None:
     return EncoderChoice("tag", architecture, location)
 
 
+def each_encoder(text: str) -> list[str]:
+    """The settings of single encoders in one of several, separated by blanks; the first serves.
+
+    A blank within a path separates nothing: every setting begins with its kind.
+    """
+    return [one for one in re.split(r"\s+(?=open_clip:)", text.strip()) if one]
+
+
 def _is_path(text: str) -> bool:
     return text.startswith(("/", "./", "../", "~/"))
 
@@ -209,7 +217,7 @@ class EncoderSpec:
     dim: int
     preprocessing: Preprocessing
     metric: Literal["cosine"] = "cosine"
-    runtime: str = "torch-f32"
+    runtime: str = "onnx-f32"
     version: int = 1
 
     @property
@@ -316,6 +324,22 @@ def _centre(picture: PIL.Image.Image, to_width: int, to_height: int, fill: int) 
         width, height = picture.size
     left, top = round((width - to_width) / 2), round((height - to_height) / 2)
     return picture.crop((left, top, left + to_width, top + to_height))
+
+
+def checked_shape(
+    features: NDArray[np.float32], images: int, encoder: EncoderSpec
+) -> NDArray[np.float32]:
+    """What an encoder gave, made sure to be one vector an image.
+
+    Raises:
+        EncoderError: It is something else.
+    """
+    if features.shape != (images, encoder.dim):
+        raise EncoderError(
+            f"{encoder.architecture} gave {features.shape} for {images} images of {encoder.dim} "
+            "dimensions: its vision_cfg does not end in one vector an image"
+        )
+    return features
 
 
 def unit_vectors(features: NDArray[np.float32]) -> Vectors:

@@ -21,3 +21,21 @@ class BudgetError(Exception):
         super().__init__(message)
         self.budget_mb = budget_mb
         self.needed_mb = needed_mb
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "insufficient memory",
+    "failed to allocate",
+    "bad_alloc",
+    "could not create a memory",
+    "could not create a primitive",
+)
+"""How torch's allocator, OpenCV, ONNX Runtime, C++ and oneDNN say it; numpy raises MemoryError."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed, in the words of the libraries used here."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in words for sign in _OUT_OF_MEMORY)

@@ -60,7 +60,7 @@ for service in ("s3", "sts", "sso", "sso-oidc"):
     botocore.session.get_session().get_service_model(service)
 orchestration.definitions.defs()
 if importlib.util.find_spec("torch") is not None:
-    from resources.encoder import _import_open_clip
+    from resources.visual_tower import import_open_clip
 
-    _import_open_clip()
+    import_open_clip()
 PY

@@ -150,6 +150,19 @@ def share_out(limit_mb: int | None, aside_mb: int, declared: Sequence[int]) -> S
     return Share(limit_mb, aside_mb, together, bound_mb)
 
 
+def op_budget_mb(asset: str, settings: Settings) -> int:
+    """What the op of one asset may hold under these settings.
+
+    What it declares where the limit is too small for any op, which is told when a run is started.
+    """
+    declared = budgets()[asset]
+    try:
+        most = share_of(settings).op_mb
+    except ValueError:
+        return declared
+    return min(declared, most) if most else declared
+
+
 def _bound_mb(left_mb: int, largest: Sequence[int]) -> int:
     """The bound under which budgets add up to what is left: the smaller ones keep theirs."""
     for number, budget in enumerate(reversed(largest)):

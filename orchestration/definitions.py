@@ -4,7 +4,7 @@ import dagster as dg
 
 import assets
 from orchestration import settings as environment
-from orchestration.budgets import Share, share_of
+from orchestration.budgets import Share, op_budget_mb, share_of
 from orchestration.executor import pods, processes
 from orchestration.jobs import copy_search
 from orchestration.schedules import nightly
@@ -25,7 +25,12 @@ def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableRes
         ),
         "images": ImageStore(url=settings.store_url),
         "copy_search": CopySearch(preset=settings.preset, threads=settings.threads),
-        "encoder": Encoder(spec=settings.image_encoder, cores=settings.threads),
+        "encoder": Encoder(
+            spec=settings.image_encoder,
+            store_url=settings.store_url,
+            budget_mb=op_budget_mb("tile_embeddings", settings) if settings.image_encoder else 0,
+            cores=settings.threads,
+        ),
     }
 
 

@@ -84,7 +84,8 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
         say(err, f"quire: {share}")
     postgres = prepare(settings)
     images = ImageStore(url=settings.store_url)
-    encoder = Encoder(spec=settings.image_encoder, cores=settings.threads)
+    encoder = resources_of(settings)["encoder"]
+    assert isinstance(encoder, Encoder)
     new_work = False
     with dg.DagsterInstance.get() as instance:
         received = _take_in(postgres, images, instance, options.paths, err)

@@ -4,7 +4,7 @@ import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import unquote
@@ -89,6 +89,28 @@ class ImageStore(dg.ConfigurableResource):
                 shutil.copyfileobj(source, copy)
             copy.flush()
             yield Path(copy.name)
+
+    @contextlib.contextmanager
+    def local_folder(self, prefix: str, names: Sequence[str]) -> Iterator[Path]:
+        """Stored files that belong together, by their names in one local folder.
+
+        They are copied to a temporary one where the store is remote.
+
+        Raises:
+            FileNotFoundError: One of them is not there.
+        """
+        local = self._local(f"{prefix}/{names[0]}")
+        if local is not None:
+            yield local.parent
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names:
+                with (
+                    self._path(f"{prefix}/{name}").open("rb") as source,
+                    (Path(folder) / name).open("wb") as copy,
+                ):
+                    shutil.copyfileobj(source, copy)
+            yield Path(folder)
 
     def write_image(self, key: str, image: Image) -> None:
         """Store an RGB image as PNG: nothing of its pixels is lost."""

@@ -351,22 +351,6 @@ def _warm_up() -> None:
         list(pool.map(multiply, range(BLAS_CALLERS)))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that an allocation failed, in the words of numpy, OpenCV or torch."""
-    if isinstance(error, MemoryError):
-        return True
-    words = str(error).lower()
-    return any(
-        sign in words
-        for sign in (
-            "can't allocate memory",
-            "insufficient memory",
-            "failed to allocate",
-            "bad_alloc",
-        )
-    )
-
-
 _ASKED = (
     re.compile(r"unable to allocate ([\d.]+) (bytes|[kmgtp]ib)"),  # numpy
     re.compile(r"failed to allocate (\d+) (bytes)"),  # OpenCV

@@ -1,23 +1,20 @@
 import json
 
 import psycopg
-import pytest
-
-pytest.importorskip("torch")
 
 from resources.encoder import Encoder
 from tests.assets.conftest import Pipeline, Roomy, metadata
 from tests.hostile import small_paper
-from tests.resources.test_encoder import VIT, write_model
+from tests.resources.tiny_encoders import DIM, tiny_encoder
 
-ROOM_MB = 1500
-"""The model and torch itself, imported in this process."""
+ROOM_MB = 1000
+"""What ``tile_embeddings`` plans for a model, on top of what is in this process."""
 
 
 def test_both_channels_run_and_the_report_says_with_which_encoder(
     pipeline: Pipeline, db: psycopg.Connection
 ) -> None:
-    folder = write_model(pipeline.folder / "tiny", VIT)
+    folder = tiny_encoder(pipeline.folder / "tiny")
     pipeline.encoder = Encoder(spec=f"open_clip:{folder}", cores=1)
     pipeline.memory = Roomy(room_mb=ROOM_MB)
     small_paper(pipeline.folder / "paper.pdf", seed=12)
@@ -29,7 +26,7 @@ def test_both_channels_run_and_the_report_says_with_which_encoder(
     assert numbers["encoder"] == encoder_id
     assert numbers["made"] > 0
     dims = db.execute("SELECT encoder_id, dim FROM encoders").fetchall()
-    assert dims == [(encoder_id, VIT["embed_dim"])]
+    assert dims == [(encoder_id, DIM)]
     channels = {
         channel for (channel,) in db.execute("SELECT DISTINCT channel FROM candidate_pairs")
     }
@@ -49,7 +46,7 @@ def test_two_encoders_are_stored_side_by_side_and_never_in_one_table(
     small_paper(pipeline.folder / "paper.pdf", seed=13)
     pipeline.receive(pipeline.folder / "paper.pdf")
     for seed in (1, 2):
-        folder = write_model(pipeline.folder / f"tiny-{seed}", VIT, seed=seed)
+        folder = tiny_encoder(pipeline.folder / f"tiny-{seed}", seed)
         pipeline.encoder = Encoder(spec=f"open_clip:{folder}", cores=1)
         pipeline.run()
     tables = db.execute("SELECT table_name FROM encoders ORDER BY encoder_id").fetchall()

@@ -154,9 +154,9 @@ def test_preprocessing_is_bit_for_bit_that_of_open_clip(how: Preprocessing) -> N
     pytest.importorskip("torch")
     import PIL.Image
 
-    from resources.encoder import _import_open_clip
+    from resources.visual_tower import import_open_clip
 
-    _import_open_clip()
+    import_open_clip()
     from open_clip.transform import image_transform
 
     size = (how.height_px, how.width_px)

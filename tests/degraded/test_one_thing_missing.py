@@ -5,7 +5,6 @@ is, so what a later migration adds is tried as well.
 """
 
 import errno
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from store.database import Db
 from tests.assets.conftest import Pipeline, Roomy
 from tests.degraded.conftest import Told, tell
 from tests.hostile import small_paper
+from tests.resources.tiny_encoders import tiny_encoder
 
 ROWS_PER_TABLE = 12
 """Rows tried of each table, spread over it; small tables are tried whole."""
@@ -61,11 +61,8 @@ class Finished:
 def finished(new_pipeline: Callable[[], Pipeline]) -> Finished:
     pipeline = new_pipeline()
     folder = pipeline.folder
-    if importlib.util.find_spec("torch") is not None:  # then the encoder's tables are filled, too
-        from tests.resources.test_encoder import VIT, write_model
-
-        pipeline.encoder = Encoder(spec=f"open_clip:{write_model(folder / 'tiny', VIT)}", cores=1)
-        pipeline.memory = Roomy(room_mb=1500)
+    pipeline.encoder = Encoder(spec=f"open_clip:{tiny_encoder(folder / 'tiny')}", cores=1)
+    pipeline.memory = Roomy(room_mb=1000)
     small_paper(folder / "paper.pdf", seed=41)
     (received,) = pipeline.receive(folder / "paper.pdf")
     pipeline.run()

@@ -1,65 +1,24 @@
-"""The encoders here are real but tiny: open_clip architectures with random weights."""
-
-import json
-import pickle
 import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
-import PIL.Image  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-import resources.encoder  # noqa: E402
-from core.encoders import EncoderError, Vectors, parse_encoder  # noqa: E402
-from core.errors import BudgetError  # noqa: E402
-from core.geometry import Image  # noqa: E402
-from resources.encoder import Encoder, TorchEncoder, find_checkpoint  # noqa: E402
-
-VIT: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
-}
-CONVNEXT: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {
-        "timm_model_name": "test_convnext",
-        "timm_model_pretrained": False,
-        "timm_pool": "avg",
-        "timm_proj": "linear",
-        "image_size": 48,
-    },
-    "text_cfg": VIT["text_cfg"],
-    "custom_text": True,
-}
-
-
-def open_clip() -> Any:
-    return resources.encoder._import_open_clip()
-
-
-def write_model(folder: Path, config: dict[str, Any], seed: int = 0) -> Path:
-    """A whole model, text tower included, laid out as open_clip publishes it."""
-    model_kinds = open_clip().model
-    torch.manual_seed(seed)
-    arguments = json.loads(json.dumps(config))
-    custom = arguments.pop("custom_text", False)
-    model = (model_kinds.CustomTextCLIP if custom else model_kinds.CLIP)(**arguments)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    preprocess = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
-    document = {"model_cfg": config, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(document))
-    return folder
+import resources.encoder
+from core.encoders import EncoderError, Vectors
+from core.errors import BudgetError
+from core.geometry import Image
+from core.runtimes import MANIFEST, Manifest, checkpoint_sha256
+from resources.encoder import Encoder, NotConvertedError
+from resources.encoder_folder import EncoderFolder, folder_encoder, keep, stored_encoder
+from resources.images import ImageStore
+from resources.onnx_encoder import OnnxEncoder
+from tests.resources.tiny_encoders import DIM, TRIAL, tiny_encoder, write_manifest
 
 
 def pictures(count: int, seed: int = 0) -> list[Image]:
@@ -70,10 +29,14 @@ def pictures(count: int, seed: int = 0) -> list[Image]:
     ]
 
 
-def load(text: str, batch: int = 4) -> TorchEncoder:
-    choice = parse_encoder(text)
-    assert choice is not None
-    return TorchEncoder(find_checkpoint(choice), cores=1, batch=batch)
+def named(folder: Path, budget_mb: int = 0) -> Encoder:
+    return Encoder(spec=f"open_clip:{folder}", budget_mb=budget_mb)
+
+
+def opened(folder: Path) -> EncoderFolder:
+    found = folder_encoder(folder)
+    assert found is not None
+    return found
 
 
 def run(code: str, *arguments: object) -> str:
@@ -83,241 +46,135 @@ def run(code: str, *arguments: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("vit"), VIT)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoder(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.mark.parametrize("config", [VIT, VIT | {"quick_gelu": True}, CONVNEXT])
-def test_vectors_are_those_of_the_whole_model_in_open_clip(
-    tmp_path: Path, config: dict[str, Any]
-) -> None:
-    write_model(tmp_path, config)
-    model, _, transform = open_clip().create_model_and_transforms(f"local-dir:{tmp_path}")
-    images = pictures(5)
-    with torch.inference_mode():
-        batch = torch.stack([transform(PIL.Image.fromarray(image)) for image in images])
-        expected = torch.nn.functional.normalize(model.eval().encode_image(batch), dim=-1).numpy()
-
-    encoder = Encoder(spec=f"open_clip:{tmp_path}", batch=5)
-    vectors = encoder.embed(images)
+def test_images_become_unit_vectors_whatever_the_batch(tiny: Path) -> None:
+    encoder = named(tiny)
+    vectors = encoder.embed(pictures(19))
     assert vectors.dtype == np.float32
-    assert vectors.shape == (5, encoder.describe().dim)
-    np.testing.assert_allclose(vectors, expected, atol=2e-6)
+    assert vectors.shape == (19, DIM)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    one_by_one = np.concatenate([encoder.embed([image]) for image in pictures(19)])
+    np.testing.assert_allclose(vectors, one_by_one, atol=1e-6)
+    assert encoder.embed([]).shape == (0, DIM)
 
 
-def test_only_the_visual_tower_is_built_and_its_weights_stay_in_the_file(vit: Path) -> None:
-    encoder = load(f"open_clip:{vit}")
-    named = dict(encoder._tower.named_parameters())
-    whole = load_file(vit / "open_clip_model.safetensors")
-    assert set(named) == {n.removeprefix("visual.") for n in whole if n.startswith("visual.")}
-    places = open("/proc/self/maps").read().splitlines()  # noqa: PTH123, SIM115
-    ranges = [
-        tuple(int(edge, 16) for edge in line.split()[0].split("-"))
-        for line in places
-        if str(vit) in line and line.split()[1] == "r--s"
-    ]
-    assert all(any(a <= p.data_ptr() < b for a, b in ranges) for p in named.values())
-
-
-def test_the_whole_model_a_parallel_one_and_the_tower_alone_give_the_same(
-    vit: Path, tmp_path: Path
-) -> None:
-    state = load_file(vit / "open_clip_model.safetensors")
-    variants = {
-        "parallel": {f"module.{name}": tensor for name, tensor in state.items()},
-        "tower": {
-            n.removeprefix("visual."): t for n, t in state.items() if n.startswith("visual.")
-        },
-    }
-    expected = load(f"open_clip:{vit}").embed(pictures(3))
-    config = (vit / "open_clip_config.json").read_text()
-    for name, variant in variants.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "open_clip_config.json").write_text(config)
-        save_file(variant, tmp_path / name / "model.safetensors")
-        vectors = load(f"open_clip:{tmp_path / name}").embed(pictures(3))
-        np.testing.assert_array_equal(vectors, expected)
-
-
-def test_half_precision_weights_are_computed_with_in_full(vit: Path, tmp_path: Path) -> None:
-    state = load_file(vit / "open_clip_model.safetensors")
-    save_file({n: t.half() for n, t in state.items()}, tmp_path / "model.safetensors")
-    (tmp_path / "open_clip_config.json").write_text((vit / "open_clip_config.json").read_text())
-    vectors = load(f"open_clip:{tmp_path}").embed(pictures(3))
-    expected = load(f"open_clip:{vit}").embed(pictures(3))
-    assert np.sum(vectors * expected, axis=1).min() > 0.9999
-
-
-def test_a_torch_file_of_tensors_is_read(vit: Path, tmp_path: Path) -> None:
-    state = load_file(vit / "open_clip_model.safetensors")
-    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "open_clip_pytorch_model.bin")
-    (tmp_path / "open_clip_config.json").write_text((vit / "open_clip_config.json").read_text())
-    expected = load(f"open_clip:{vit}").embed(pictures(3))
-    np.testing.assert_array_equal(load(f"open_clip:{tmp_path}").embed(pictures(3)), expected)
-
-
-class Malice:
-    """Unpickled, it would write a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return (Path.touch, (self.path,))
-
-
-@pytest.mark.parametrize("wrap", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o, 2))])
-def test_a_malicious_pickle_is_refused_and_does_nothing(
-    vit: Path, tmp_path: Path, wrap: Any
-) -> None:
-    mark = tmp_path / "owned"
-    wrap({"state_dict": {"visual.proj": Malice(mark)}}, tmp_path / "pytorch_model.bin")
-    (tmp_path / "open_clip_config.json").write_text((vit / "open_clip_config.json").read_text())
-    with pytest.raises(EncoderError, match="was refused: it holds more than tensors"):
-        load(f"open_clip:{tmp_path}")
-    assert not mark.exists()
-
-
-def b32_visual(path: Path, metadata: dict[str, str] | None = None) -> Path:
-    save_file({"visual.proj": torch.zeros(2, 2)}, path, metadata)
-    return path
-
-
-def test_a_file_that_does_not_say_its_activation_is_refused_with_what_to_do(
-    tmp_path: Path,
-) -> None:
-    path = b32_visual(tmp_path / "b32.safetensors")
-    with pytest.raises(EncoderError, match=r"append \?activation=quick_gelu .* or \?tag=TAG"):
-        Encoder(spec=f"open_clip:ViT-B-32/{path}").describe()
-
-
-def test_the_activation_follows_whoever_states_it(tmp_path: Path) -> None:
-    silent = b32_visual(tmp_path / "silent.safetensors")
-    says = b32_visual(tmp_path / "says.safetensors", {"activation": "quick_gelu"})
-    stated = {
-        f"open_clip:ViT-B-32/{silent}?activation=gelu": "gelu",
-        f"open_clip:ViT-B-32/{silent}?activation=quick_gelu": "quick_gelu",
-        f"open_clip:ViT-B-32/{silent}?tag=openai": "quick_gelu",
-        f"open_clip:ViT-B-32/{silent}?tag=laion2b_s34b_b79k": "gelu",
-        f"open_clip:ViT-B-32-quickgelu/{silent}": "quick_gelu",
-        f"open_clip:ViT-B-32/{says}": "quick_gelu",
-        f"open_clip:RN50/{silent}": "architecture",
-        f"open_clip:convnext_base/{silent}": "architecture",
-    }
-    for text, activation in stated.items():
-        assert Encoder(spec=text).describe().activation == activation, text
-    with pytest.raises(EncoderError, match="both gelu and quick_gelu"):
-        Encoder(spec=f"open_clip:ViT-B-32/{says}?activation=gelu").describe()
-
-
-def test_the_two_activations_are_two_encoders_with_different_vectors(
-    vit: Path, tmp_path: Path
-) -> None:
-    write_model(tmp_path, VIT | {"quick_gelu": True})
-    plain, quick = load(f"open_clip:{vit}"), load(f"open_clip:{tmp_path}")
-    assert plain.spec.weights_sha256 == quick.spec.weights_sha256
-    assert plain.spec.encoder_id != quick.spec.encoder_id
-    assert np.abs(plain.embed(pictures(3)) - quick.embed(pictures(3))).max() > 1e-4
-
-
-def test_a_file_whose_architecture_is_published_with_two_preprocessings_needs_a_tag(
-    tmp_path: Path,
-) -> None:
-    path = b32_visual(tmp_path / "l14.safetensors")
-    with pytest.raises(EncoderError, match=r"differ in preprocessing.*append \?tag=TAG"):
-        Encoder(spec=f"open_clip:ViT-L-14/{path}?activation=gelu").describe()
-    spec = Encoder(spec=f"open_clip:ViT-L-14/{path}?tag=laion2b_s32b_b82k").describe()
-    assert spec.preprocessing.mean == (0.5, 0.5, 0.5)
-
-
-def test_a_published_model_is_described_as_open_clip_does() -> None:
-    tables = resources.encoder._published_table()
-    for name, tag in open_clip().list_pretrained():
-        assert tables[name][tag] == open_clip().get_pretrained_cfg(name, tag)
-
-
-def test_a_model_that_is_not_here_is_an_error_with_the_command_that_gets_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("resources.encoder._in_hub_cache", lambda *_: None)
-    monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path)
-    for text in ("open_clip:ViT-B-32/laion2b_s34b_b79k", "open_clip:hf-hub:some/model"):
-        with pytest.raises(EncoderError, match=f"python -m resources.encoder {text}$"):
-            Encoder(spec=text).describe()
-
-
-def test_a_tag_is_taken_from_the_cache_and_has_the_id_of_the_same_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = b32_visual(tmp_path / "open_clip_model.safetensors")
-    monkeypatch.setattr(
-        "resources.encoder._in_hub_cache",
-        lambda repository, name: (
-            path
-            if (repository, name) == ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", path.name)
-            else None
-        ),
+def test_embedding_imports_neither_torch_nor_open_clip(tiny: Path) -> None:
+    printed = run(
+        """
+        import sys
+        import numpy as np
+        from resources.encoder import Encoder
+        encoder = Encoder(spec=f"open_clip:{sys.argv[1]}")
+        print(encoder.embed([np.full((9, 9, 3), 200, np.uint8)]).shape)
+        print({"torch", "torchvision", "open_clip", "timm", "onnx"} & set(sys.modules))
+        """,
+        tiny,
     )
-    by_tag = Encoder(spec="open_clip:ViT-B-32/laion2b_s34b_b79k").describe()
-    assert by_tag == Encoder(spec=f"open_clip:ViT-B-32/{path}?activation=gelu").describe()
+    assert printed.splitlines() == [f"(1, {DIM})", "set()"]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("open_clip:ViT-B-33/openai", "no architecture 'ViT-B-33'; it has .*ViT-B-32,"),
-        ("open_clip:ViT-B-32/openal", "publishes no 'openal' for ViT-B-32; it has .*openai"),
-        ("open_clip:ViT-B-32//no/such.safetensors", "there is no weights file /no/such"),
-        ("open_clip:/no/such", "there is no open_clip_config.json in /no/such"),
-        ("", "no image encoder is configured"),
-    ],
-)
-def test_what_does_not_exist_is_named_together_with_what_does(text: str, message: str) -> None:
-    with pytest.raises(EncoderError, match=message):
-        Encoder(spec=text).describe()
+def test_the_runtime_is_part_of_the_id(tiny: Path) -> None:
+    manifest = opened(tiny).manifest
+    (exact,) = manifest.runtimes
+    ids = {manifest.described(replace(exact, name=n)).encoder_id for n in ("onnx-f32", "onnx-w8")}
+    assert len(ids) == 2
+    assert named(tiny).describe().encoder_id in ids
 
 
-@pytest.mark.parametrize("missing", ["open_clip", "torch"])
-def test_without_the_extra_the_error_says_how_to_install_it(
-    vit: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+def test_the_budget_picks_among_runtimes_and_says_what_would_do(tmp_path: Path) -> None:
+    large = tiny_encoder(tmp_path / "f32", trial=replace(TRIAL, peak_mb=360.0))
+    (exact,) = opened(large).manifest.runtimes
+    small = replace(exact, name="onnx-w8", trial=replace(TRIAL, images_per_s=500.0, peak_mb=160.0))
+    write_manifest(large, "0" * 64, (exact, small))
+    assert named(large).describe().runtime == "onnx-f32"
+    assert named(large, budget_mb=410).describe().runtime == "onnx-f32"
+    assert named(large, budget_mb=409).describe().runtime == "onnx-w8"
+    with pytest.raises(BudgetError, match="fits 209 MB; 210 MB would do") as refused:
+        named(large, budget_mb=209).describe()
+    assert refused.value.needed_mb == 210
+
+
+@pytest.mark.parametrize("damage", ["another byte", "cut off", "gone"])
+def test_a_file_that_is_not_what_was_measured_is_refused(tmp_path: Path, damage: str) -> None:
+    graph = tiny_encoder(tmp_path) / "visual.onnx-f32.onnx"
+    content = graph.read_bytes()
+    match damage:
+        case "another byte":
+            graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        case "cut off":
+            graph.write_bytes(content[:-1])
+        case _:
+            graph.unlink()
+    with pytest.raises(EncoderError, match=r"SHA-256 differs|is missing in"):
+        named(tmp_path).embed(pictures(1))
+
+
+def test_weights_beside_a_manifest_are_those_it_was_made_from(tmp_path: Path) -> None:
+    tiny_encoder(tmp_path)
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"others")
+    with pytest.raises(EncoderError, match="was made from other weights"):
+        named(tmp_path).describe()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "encoder": 3}'])
+def test_a_damaged_manifest_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(EncoderError, match="is not the manifest of an encoder"):
+        named(tmp_path).describe()
+
+
+def test_a_manifest_is_read_as_it_was_written(tiny: Path) -> None:
+    manifest = opened(tiny).manifest
+    assert Manifest.from_json(manifest.to_json(), "here") == manifest
+
+
+def test_without_an_encoder_and_without_a_folder_the_error_says_so() -> None:
+    with pytest.raises(EncoderError, match="no image encoder is configured"):
+        Encoder(spec=" ").describe()
+    with pytest.raises(EncoderError, match=r"there is no open_clip_config.json in /no/such"):
+        Encoder(spec="open_clip:/no/such").describe()
+
+
+@pytest.mark.parametrize("url", ["file", "memory"])
+def test_a_kept_encoder_runs_from_the_store_and_gives_the_same(
+    tiny: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(EncoderError, match=r"is not installed; .*pip install 'quire\[encoders\]'"):
-        Encoder(spec=f"open_clip:{vit}").embed(pictures(1))
+    images = ImageStore(
+        url=(tmp_path / "store").as_uri() if url == "file" else f"memory://{tmp_path.name}"
+    )
+    folder = opened(tiny)
+    checkpoint = folder.manifest.encoder
+    assert stored_encoder(images, checkpoint_sha256(checkpoint)) is None
+    stored = keep(images, folder)
+    assert stored == stored_encoder(images, checkpoint_sha256(checkpoint))
+
+    monkeypatch.setattr(resources.encoder, "find_encoder", lambda choice, images: stored)
+    encoder = Encoder(spec="open_clip:/somewhere", store_url=images.url)
+    np.testing.assert_array_equal(encoder.embed(pictures(3)), named(tiny).embed(pictures(3)))
+    assert encoder.describe() == named(tiny).describe()
+
+    graph = f"encoders/{stored.sha256}/visual.onnx-f32.onnx"
+    images.write_bytes(graph, images.read_bytes(graph)[:-9] + b"something")
+    encoder = Encoder(spec="open_clip:/somewhere", store_url=images.url)
+    with pytest.raises(EncoderError, match="SHA-256 differs"):
+        encoder.embed(pictures(1))
 
 
-@pytest.mark.parametrize("size", [0, 7, 100, 5000])
-def test_a_cut_off_file_is_an_error(vit: Path, tmp_path: Path, size: int) -> None:
-    whole = (vit / "open_clip_model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(whole[:size])
-    (tmp_path / "open_clip_config.json").write_text((vit / "open_clip_config.json").read_text())
-    with pytest.raises(EncoderError, match=r"is not a safetensors file|is damaged"):
-        load(f"open_clip:{tmp_path}")
-
-
-def test_weights_of_another_architecture_are_an_error(vit: Path, tmp_path: Path) -> None:
-    deeper = json.loads(json.dumps(VIT))
-    deeper["vision_cfg"]["layers"] = 3
-    write_model(tmp_path, deeper)
-    weights = (vit / "open_clip_model.safetensors").read_bytes()
-    (tmp_path / "open_clip_model.safetensors").write_bytes(weights)
-    with pytest.raises(EncoderError, match=r"does not hold a visual tower of .*Missing key"):
-        load(f"open_clip:{tmp_path}")
-
-
-@pytest.mark.parametrize("value", [0.0, float("nan")])
-def test_weights_that_give_nothing_are_an_error_and_never_zeros(
-    vit: Path, tmp_path: Path, value: float
+def test_several_encoders_are_taken_apart_each_with_its_own_model(
+    tiny: Path, tmp_path: Path
 ) -> None:
-    state = load_file(vit / "open_clip_model.safetensors")
-    state["visual.proj"] = torch.full_like(state["visual.proj"], value)
-    save_file(state, tmp_path / "model.safetensors")
-    (tmp_path / "open_clip_config.json").write_text((vit / "open_clip_config.json").read_text())
-    with pytest.raises(EncoderError, match="3 of 3 vectors that are zero or not finite"):
-        load(f"open_clip:{tmp_path}").embed(pictures(3))
+    other = tiny_encoder(tmp_path, seed=1)
+    both = Encoder(spec=f"open_clip:{tiny} open_clip:{other}", budget_mb=300, cores=2)
+    first, second = both.each()
+    assert (first.budget_mb, first.cores) == (300, 2)
+    assert first.describe().encoder_id != second.describe().encoder_id
+    assert np.abs(first.embed(pictures(2)) - second.embed(pictures(2))).max() > 0.01
 
 
-class Cramped(TorchEncoder):
+class Cramped(OnnxEncoder):
     """Runs out of memory above so many images, as the real allocators say it."""
 
     room = 3
@@ -329,22 +186,27 @@ class Cramped(TorchEncoder):
         return super()._forward(images)
 
 
+def cramped(folder: Path) -> Cramped:
+    found = opened(folder)
+    (runtime,) = found.manifest.runtimes
+    with found.opened(runtime) as graph:
+        return Cramped(found.manifest.described(runtime), graph, cores=1, batch=16)
+
+
 @pytest.mark.parametrize(
     "complaint",
     [
         MemoryError(),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
-        RuntimeError("std::bad_alloc"),
+        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : ... std::bad_alloc"),
+        RuntimeError("BFCArena::AllocateRawInternal Failed to allocate memory for requested ..."),
     ],
 )
 def test_out_of_memory_halves_the_batch_and_resumes_at_the_same_image(
-    vit: Path, complaint: Exception, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, complaint: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = pictures(17)
-    expected = load(f"open_clip:{vit}", batch=17).embed(images)
-    choice = parse_encoder(f"open_clip:{vit}")
-    assert choice is not None
-    encoder = Cramped(find_checkpoint(choice), cores=1, batch=16)
+    expected = named(tiny).embed(images)
+    encoder = cramped(tiny)
     monkeypatch.setattr(Cramped, "complaint", complaint)
     np.testing.assert_allclose(encoder.embed(images), expected, atol=1e-6)
     assert encoder.batch == 2
@@ -355,19 +217,14 @@ def test_out_of_memory_halves_the_batch_and_resumes_at_the_same_image(
 
 
 def test_any_other_error_is_not_taken_for_a_lack_of_memory(
-    vit: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choice = parse_encoder(f"open_clip:{vit}")
-    assert choice is not None
     monkeypatch.setattr(Cramped, "complaint", RuntimeError("mat1 and mat2 do not fit"))
     with pytest.raises(RuntimeError, match="do not fit"):
-        Cramped(find_checkpoint(choice), cores=1, batch=16).embed(pictures(17))
+        cramped(tiny).embed(pictures(17))
 
 
-def test_a_real_memory_limit_halves_the_batch_then_gives_a_budget_error(tmp_path: Path) -> None:
-    config = json.loads(json.dumps(VIT))
-    config["vision_cfg"]["image_size"] = 224
-    write_model(tmp_path, config)
+def test_a_real_memory_limit_halves_the_batch_then_gives_a_budget_error(tiny: Path) -> None:
     printed = run(
         """
         import resource, sys
@@ -375,10 +232,11 @@ def test_a_real_memory_limit_halves_the_batch_then_gives_a_budget_error(tmp_path
         from core.errors import BudgetError
         from resources.encoder import Encoder
 
-        images = [np.full((32, 32, 3), i % 255, np.uint8) for i in range(256)]
-        encoder = Encoder(spec=f"open_clip:{sys.argv[1]}", batch=4)
+        images = [np.full((32, 32, 3), i % 255, np.uint8) for i in range(8192)]
+        wide = np.full((2000, 2000, 3), 9, np.uint8)  # 16 MB within Pillow
+        encoder = Encoder(spec=f"open_clip:{sys.argv[1]}")
         expected = encoder.embed(images)
-        encoder.load().batch = 256  # 154 MB of input
+        encoder.load().batch = 8192  # 100 MB of input
 
         def limit(more_mb):
             (line,) = (s for s in open("/proc/self/status") if s.startswith("VmData"))
@@ -387,7 +245,7 @@ def test_a_real_memory_limit_halves_the_batch_then_gives_a_budget_error(tmp_path
 
         limit(60)
         vectors = encoder.embed(images)
-        print(np.abs(vectors - expected).max() < 1e-5, 1 < encoder.load().batch < 128)
+        print(np.abs(vectors - expected).max() < 1e-5, 1 < encoder.load().batch < 8192)
         encoder.load().batch = 1
         hoard = []
         try:
@@ -396,80 +254,17 @@ def test_a_real_memory_limit_halves_the_batch_then_gives_a_budget_error(tmp_path
         except MemoryError:
             pass
         try:
-            encoder.embed([np.zeros((32, 32, 3), np.uint8)])
+            encoder.embed([wide])
         except BudgetError as error:
             hoard.clear()
             print(error.budget_mb > 60, error.needed_mb > error.budget_mb)
         """,
-        tmp_path,
+        tiny,
     )
     assert printed.splitlines() == ["True True", "True True"]
 
 
-def test_describing_an_encoder_imports_neither_torch_nor_open_clip(vit: Path) -> None:
-    printed = run(
-        """
-        import sys
-        from resources.encoder import Encoder, _published
-        print(Encoder(spec=f"open_clip:{sys.argv[1]}").describe().encoder_id)
-        assert _published("ViT-B-32", "openai")["quick_gelu"]
-        print("torch" in sys.modules, "open_clip" in sys.modules)
-        """,
-        vit,
-    )
-    here = Encoder(spec=f"open_clip:{vit}").describe().encoder_id
-    assert printed.splitlines() == [here, "False False"]
-
-
-def test_nothing_is_declared_where_torchvision_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    open_clip()  # by now torchvision imports, by itself or with the declarations
-
-    def unexpected() -> None:
-        raise AssertionError
-
-    monkeypatch.setattr("resources.encoder._declare_torchvision_operators", unexpected)
-    assert open_clip().__name__ == "open_clip"
-
-
-def test_a_torchvision_without_its_compiled_part_still_imports(tmp_path: Path) -> None:
-    # Stands for a torchvision whose operators did not load: it wants to describe one of them.
-    package = tmp_path / "torchvision"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "import torch\n"
-        "@torch.library.register_fake('torchvision::nms')\n"
-        "def nms(dets, scores, iou_threshold):\n"
-        "    return dets\n"
-    )
-    (tmp_path / "open_clip.py").write_text("import torchvision\n")
-    printed = run(
-        """
-        import sys
-        sys.path.insert(0, sys.argv[1])
-        import resources.encoder
-        print(resources.encoder._import_open_clip().__file__)
-        import torch
-        print(torch.ops.torchvision.nms)
-        """,
-        tmp_path,
-    )
-    assert printed.splitlines() == [str(tmp_path / "open_clip.py"), "torchvision.nms"]
-
-
-def test_threads_are_those_granted(vit: Path) -> None:
-    printed = run(
-        """
-        import sys, numpy as np, torch
-        from resources.encoder import Encoder
-        Encoder(spec=f"open_clip:{sys.argv[1]}", cores=3).embed([np.zeros((9, 9, 3), np.uint8)])
-        print(torch.get_num_threads())
-        """,
-        vit,
-    )
-    assert printed == "3"
-
-
-def test_an_asset_embeds_with_the_resource_and_runs_without_one(vit: Path) -> None:
+def test_an_asset_embeds_with_the_resource_and_runs_without_one(tiny: Path) -> None:
     @dg.asset
     def embeddings(encoder: Encoder) -> dg.MaterializeResult:
         if not encoder.configured:
@@ -477,7 +272,18 @@ def test_an_asset_embeds_with_the_resource_and_runs_without_one(vit: Path) -> No
         vectors = encoder.embed(pictures(3))
         return dg.MaterializeResult(metadata={"shape": str(vectors.shape)})
 
-    for spec, shape in ((f"open_clip:{vit}", "(3, 16)"), ("", "none"), ("  ", "none")):
+    for spec, shape in ((f"open_clip:{tiny}", f"(3, {DIM})"), ("", "none"), ("  ", "none")):
         result = dg.materialize([embeddings], resources={"encoder": Encoder(spec=spec)})
         (event,) = result.get_asset_materialization_events()
         assert event.materialization.metadata["shape"].value == shape
+
+
+def test_a_checkpoint_has_to_be_converted_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open_clip_config.json").write_text(
+        '{"model_cfg": {"embed_dim": 4, "vision_cfg": {"layers": 1}}, "preprocess_cfg": {}}'
+    )
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(NotConvertedError, match="materialize the asset encoders"):
+        named(tmp_path).describe()

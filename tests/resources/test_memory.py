@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 import numpy as np
 import pytest
 
-from core.errors import BudgetError
-from resources.memory import MemoryContract, StoppedError, is_out_of_memory, memory_budget
+from core.errors import BudgetError, is_out_of_memory
+from resources.memory import MemoryContract, StoppedError, memory_budget
 from resources.process_tree import children, tree_mb
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="walls need /proc")

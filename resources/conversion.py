@@ -1,0 +1,215 @@
+"""Conversion: a checkpoint becomes an encoder that runs without torch, and is measured.
+
+    python -m resources.conversion CHOICE --images FOLDER --out FOLDER
+    python -m resources.conversion CHOICE --fetch
+
+The first writes the folder, named by ``QUIRE_IMAGE_ENCODER=open_clip:FOLDER`` from then on. Every
+step is a process of its own, so that none holds what another needed; only the first one, which
+exports, loads torch. The second downloads the weights of a tag or a repository.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from core.encoders import EncoderChoice, EncoderError, parse_encoder
+from core.errors import InputError
+from core.parity import GATE, Measured, Parity, compare, refusal
+from core.runtimes import (
+    CONVERSION,
+    CONVERTER,
+    MANIFEST,
+    PRECISE_FIRST,
+    Manifest,
+    Runtime,
+    RuntimeFile,
+    checkpoint_sha256,
+)
+from resources import quantization, visual_tower
+from resources.checkpoints import CONFIG_FILE, Checkpoint, file_sha256, find_checkpoint
+from resources.encoder_folder import folder_encoder
+from resources.lifeline import end_with_starter
+from resources.trial import pictures_in, run_trial
+
+Result = TypeVar("Result")
+
+
+def convert(
+    choice: EncoderChoice,
+    pictures: Sequence[Path],
+    out: Path,
+    *,
+    cores: int,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Manifest:
+    """Make the runtimes of a checkpoint, measure them, and write them as a folder, whole or not.
+
+    Args:
+        choice: The checkpoint.
+        pictures: Real images for the gate; at least one.
+        out: The folder, which is not there yet.
+        cores: Threads of computation.
+        tell: Called with a line for each step.
+
+    Raises:
+        EncoderError: The checkpoint cannot be found or read, what conversion needs is not
+            installed, or not even full precision agrees with the reference.
+        InputError: There are no pictures, or the folder is there.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out} is there already; name a folder that is not")
+    if not pictures:
+        raise InputError("the gate needs real images, and there are none")
+    checkpoint = find_checkpoint(choice)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".conversion-", dir=out.parent) as made:
+        work = Path(made) / "encoder"
+        work.mkdir()
+        tell(f"exporting {checkpoint.spec.architecture}, with {len(pictures)} images as reference")
+        batch = _in_own_process(visual_tower.export, checkpoint, pictures, work, cores)
+        manifest = _measured(checkpoint, pictures, work, cores, batch, tell)
+        work.chmod(0o755)
+        work.replace(out)
+    return manifest
+
+
+def _measured(
+    checkpoint: Checkpoint,
+    pictures: Sequence[Path],
+    work: Path,
+    cores: int,
+    batch: int,
+    tell: Callable[[str], None],
+) -> Manifest:
+    with np.load(work / visual_tower.REFERENCE) as loaded:
+        reference = Measured(loaded["images"], loaded["edited"])
+    (work / visual_tower.REFERENCE).unlink()
+    runtimes: list[Runtime] = []
+    for name in PRECISE_FIRST:
+        runtime = _judged(name, checkpoint, pictures, reference, work, cores, batch)
+        tell(_in_a_line(runtime))
+        runtimes.append(runtime)
+        if name == PRECISE_FIRST[0] and not runtime.passed:
+            raise EncoderError(
+                f"the export of {checkpoint.spec.architecture} is not what torch computes: "
+                f"{runtime.reason}"
+            )
+    manifest = Manifest(
+        encoder=checkpoint.spec,
+        converter=CONVERTER,
+        images=len(pictures),
+        images_sha256=_sha256_of(pictures),
+        runtimes=tuple(runtimes),
+    )
+    (work / CONFIG_FILE).write_text(json.dumps(checkpoint.document, indent=1) + "\n")
+    (work / MANIFEST).write_text(manifest.to_json())
+    return manifest
+
+
+def _judged(
+    name: str,
+    checkpoint: Checkpoint,
+    pictures: Sequence[Path],
+    reference: Measured,
+    work: Path,
+    cores: int,
+    batch: int,
+) -> Runtime:
+    """Make one runtime, try it, and keep its files if it passes."""
+    exact = name == PRECISE_FIRST[0]
+    graph = work / visual_tower.graph_name(name)
+    if not exact:
+        if len(pictures) < GATE.images:
+            return Runtime(name, False, f"needs {GATE.images} real images, had {len(pictures)}")
+        why = _in_own_process(
+            quantization.quantize, work / visual_tower.graph_name(PRECISE_FIRST[0]), graph, name
+        )
+        if why:
+            return Runtime(name, False, why)
+    spec = replace(checkpoint.spec, runtime=name)
+    found, trial = run_trial(spec, graph, pictures, cores=cores, batch=batch)
+    parity: Parity = compare(reference, found)
+    why = refusal(parity, exact=exact)
+    files = sorted(work.glob(f"{graph.name}*"), key=lambda path: len(path.name))
+    if why:
+        for path in files:
+            path.unlink()
+        return Runtime(name, False, why, (), parity, trial)
+    described = tuple(RuntimeFile(p.name, file_sha256(p), p.stat().st_size) for p in files)
+    return Runtime(name, True, "", described, parity, trial)
+
+
+def _in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
+    """Call a function in a fresh process, which takes its memory with it."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_starter) as pool:
+        try:
+            return pool.submit(work, *arguments).result()
+        except BrokenProcessPool as error:
+            raise MemoryError("the process that converts was ended from outside") from error
+
+
+def _in_a_line(runtime: Runtime) -> str:
+    verdict = "passed" if runtime.passed else f"not used: {runtime.reason}"
+    if runtime.parity is None or runtime.trial is None:
+        return f"{runtime.name}: {verdict}"
+    parity, trial = runtime.parity, runtime.trial
+    return (
+        f"{runtime.name}: {trial.images_per_s:.0f} images/s, peak {trial.peak_mb:.0f} MB; centred "
+        f"cosine worst {parity.worst:.5f}, median {parity.median:.5f}; nearest agree in "
+        f"{parity.top_1:.1%}, ten nearest in {parity.top_10:.1%}; finds {parity.recall:.1%} of "
+        f"edited images (reference {parity.reference_recall:.1%}): {verdict}"
+    )
+
+
+def _sha256_of(pictures: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in pictures:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; see the module."""
+    parser = argparse.ArgumentParser(prog="python -m resources.conversion")
+    parser.add_argument("choice", help="open_clip:ARCHITECTURE/TAG and the like")
+    parser.add_argument("--images", type=Path, help=f"real images, {GATE.images} or more")
+    parser.add_argument("--out", type=Path, help="folder to write")
+    parser.add_argument("--fetch", action="store_true", help="download the weights, and no more")
+    parser.add_argument("--cores", type=int, default=2, help="threads of computation")
+    given = parser.parse_args(arguments)
+    try:
+        choice = parse_encoder(given.choice)
+        if choice is None or not (given.fetch or (given.images and given.out)):
+            parser.error("name an encoder, and --images with --out, or --fetch")
+        if given.fetch:
+            visual_tower.download(choice)
+            print(checkpoint_sha256(find_checkpoint(choice).spec))  # noqa: T201
+            return 0
+        if choice.source == "folder" and folder_encoder(Path(choice.location).expanduser()):
+            raise EncoderError(f"{choice} runs as it is")
+        pictures = pictures_in(given.images, CONVERSION.most_images)
+        convert(choice, pictures, given.out, cores=given.cores, tell=_say)
+    except (EncoderError, InputError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

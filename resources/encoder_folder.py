@@ -1,0 +1,138 @@
+"""Encoders in the form that runs: a manifest and the files of its runtimes, in a folder or stored.
+
+In the image store a manifest lies under the hash of the checkpoint that was converted, and the
+files under the hash of the manifest: converting anew changes what is used at one stroke.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.encoders import EncoderError
+from core.runtimes import MANIFEST, Manifest, Runtime
+from resources.checkpoints import WEIGHTS_FILES, file_sha256
+from resources.images import ImageStore
+
+
+@dataclass(frozen=True)
+class EncoderFolder:
+    """An encoder that runs, in a folder of this machine.
+
+    Attributes:
+        path: The folder.
+        manifest: What it says of itself.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @contextlib.contextmanager
+    def opened(self, runtime: Runtime) -> Iterator[Path]:
+        """The graph of a runtime, once all its files are found to be what was measured.
+
+        Raises:
+            EncoderError: A file is missing, or is another than was measured.
+        """
+        yield _verified(self.path, runtime, self.path)
+
+
+@dataclass(frozen=True)
+class StoredEncoder:
+    """An encoder that runs, in the image store.
+
+    Attributes:
+        images: The store.
+        manifest: What it says of itself.
+        sha256: Of the manifest as it is stored.
+    """
+
+    images: ImageStore
+    manifest: Manifest
+    sha256: str
+
+    @contextlib.contextmanager
+    def opened(self, runtime: Runtime) -> Iterator[Path]:
+        """The same; files of a remote store are copied to a temporary folder for as long."""
+        names = [file.name for file in runtime.files]
+        try:
+            with self.images.local_folder(_place(self.sha256), names) as folder:
+                yield _verified(folder, runtime, f"the image store ({_place(self.sha256)})")
+        except FileNotFoundError as error:
+            raise EncoderError(
+                f"files of encoder {self.manifest.encoder.architecture} are missing in the image "
+                "store; make the asset encoders anew with recompute"
+            ) from error
+
+
+def folder_encoder(folder: Path) -> EncoderFolder | None:
+    """The encoder in a folder; None where it holds no manifest.
+
+    Raises:
+        EncoderError: The manifest is damaged, or belongs to other weights than lie beside it.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    manifest = Manifest.from_json(path.read_text(encoding="utf-8"), str(path))
+    for weights in (folder / name for name in WEIGHTS_FILES):
+        if weights.is_file() and file_sha256(weights) != manifest.encoder.weights_sha256:
+            raise EncoderError(f"{path} was made from other weights than {weights}; convert again")
+    return EncoderFolder(folder, manifest)
+
+
+def stored_encoder(images: ImageStore, checkpoint: str) -> StoredEncoder | None:
+    """What a checkpoint was converted to; None where it has not been.
+
+    Args:
+        images: The store.
+        checkpoint: Hash of the checkpoint, as ``core.runtimes.checkpoint_sha256`` gives it.
+
+    Raises:
+        EncoderError: The manifest is damaged.
+    """
+    key = f"{_place(checkpoint)}/{MANIFEST}"
+    if not images.exists(key):
+        return None
+    text = images.read_bytes(key)
+    manifest = Manifest.from_json(text.decode("utf-8", "replace"), key)
+    return StoredEncoder(images, manifest, hashlib.sha256(text).hexdigest())
+
+
+def keep(images: ImageStore, encoder: EncoderFolder) -> StoredEncoder:
+    """Copy an encoder into the image store, the manifest last: until then it is not there.
+
+    Raises:
+        EncoderError: A file is missing, or is another than was measured.
+    """
+    text = encoder.manifest.to_json().encode()
+    stored = StoredEncoder(images, encoder.manifest, hashlib.sha256(text).hexdigest())
+    for runtime in (r for r in encoder.manifest.runtimes if r.files):
+        with encoder.opened(runtime):
+            for file in runtime.files:
+                with (
+                    (encoder.path / file.name).open("rb") as source,
+                    images.writing(f"{_place(stored.sha256)}/{file.name}") as target,
+                ):
+                    while block := source.read(1 << 20):
+                        target.write(block)
+    images.write_bytes(f"{_place(encoder.manifest.checkpoint)}/{MANIFEST}", text)
+    return stored
+
+
+def _place(sha256: str) -> str:
+    return f"encoders/{sha256}"
+
+
+def _verified(folder: Path, runtime: Runtime, origin: object) -> Path:
+    for file in runtime.files:
+        path = folder / file.name
+        if not path.is_file():
+            raise EncoderError(f"{file.name} is missing in {origin}; convert the encoder again")
+        if file_sha256(path) != file.sha256:
+            raise EncoderError(
+                f"{file.name} in {origin} is not the file that was measured (its SHA-256 differs); "
+                "convert the encoder again"
+            )
+    return folder / runtime.files[0].name
