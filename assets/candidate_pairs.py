@@ -74,7 +74,7 @@ def candidates_spec(db: Db, copy_search: CopySearch, encoder: Encoder) -> str:
     It names the encoder's background: pairs that were sought before there were panels enough to
     fit one are sought again when there is.
     """
-    described = encoder_in_force(copy_search, encoder)
+    described = encoder_in_force(db, copy_search, encoder)
     if described is None:
         return copy_search.spec.candidates_id(None)
     packed = store.encoders.background(db, described.encoder_id)
@@ -109,12 +109,9 @@ def candidate_pairs(
     stored side streams through memory in bounded blocks. Every panel is also paired with itself,
     for copy-move.
     """
-    described = encoder_in_force(copy_search, encoder)
-    background = None
-    if described is not None:
-        with postgres.connect() as db:
-            background = _background(db, described)
     with postgres.connect() as db:
+        described = encoder_in_force(db, copy_search, encoder)
+        background = None if described is None else _background(db, described)
         candidate_spec = candidates_spec(db, copy_search, encoder)
         stored = store.panel_features.count(db, copy_search.spec.features_id, PANELS_PER_BLOCK)
     encoder_specs = None

@@ -144,7 +144,7 @@ def in_force(db: Db, copy_search: CopySearch, encoder: Encoder) -> InForce:
     return InForce(
         copy_search,
         candidates_spec(db, copy_search, encoder),
-        encoder_in_force(copy_search, encoder),
+        encoder_in_force(db, copy_search, encoder),
     )
 
 

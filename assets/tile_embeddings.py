@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 import store.tile_embeddings
 import store.tiles
 import store.work
-from assets.encoder_channel import embeddings_spec, encoder_in_force, not_configured
+from assets.encoder_channel import (
+    embeddings_spec,
+    not_configured,
+    serving_encoder,
+    waiting_encoder,
+)
+from assets.encoders import encoders
 from assets.partitions import page_batches, per_batches
 from assets.tiles import tiles
 from assets.work import Recompute, Refused, complete_check, work_through
@@ -26,15 +32,18 @@ from store.tiles import PendingTiles
 TILES_AT_A_TIME = 64
 """Crops held together with the model; 64 at 224 px are 10 MB."""
 
+BUDGET_MB = 600
+"""Room for ViT-L/14 in 8 bits, or ViT-B/32 in full precision."""
+
 
 @dg.asset(
     partitions_def=page_batches,
-    deps=[tiles],
+    deps=[tiles, encoders],
     group_name="copy_search",
-    kinds={"pytorch", "postgres"},
+    kinds={"onnx", "postgres"},
     owners=["team:quire"],
-    code_version="1",
-    op_tags=memory_budget(mb=1000),
+    code_version="2",
+    op_tags=memory_budget(mb=BUDGET_MB),
     pool="encoder",
     backfill_policy=per_batches,
     check_specs=[complete_check("tile_embeddings")],
@@ -53,10 +62,63 @@ def tile_embeddings(
     Without a configured encoder there is nothing to do, and the reports say that this channel did
     not run. Vectors of different encoders live in different tables and never meet in one search.
     """
-    spec = copy_search.spec
-    described = encoder_in_force(copy_search, encoder)
-    if described is None:
+    with postgres.connect() as db:
+        serving = serving_encoder(db, copy_search, encoder)
+    if serving is None:
         return not_configured(memory.granted_mb(context))
+    return _embed(context, config, postgres, images, memory, copy_search, serving, searched=True)
+
+
+@dg.asset(
+    partitions_def=page_batches,
+    deps=[tiles, encoders],
+    group_name="encoders",
+    kinds={"onnx", "postgres"},
+    owners=["team:quire"],
+    code_version="1",
+    op_tags=memory_budget(mb=BUDGET_MB),
+    pool="encoder",
+    backfill_policy=per_batches,
+    check_specs=[complete_check("next_tile_embeddings")],
+)
+def next_tile_embeddings(
+    context: dg.AssetExecutionContext,
+    config: Recompute,
+    postgres: Postgres,
+    images: ImageStore,
+    memory: MemoryContract,
+    copy_search: CopySearch,
+    encoder: Encoder,
+) -> dg.MaterializeResult:
+    """The same for the second encoder that is configured, while the first one serves.
+
+    Nothing is searched with these vectors until ``quire encoders switch``; then the two change
+    places, and what served is kept here, ready to go back to.
+    """
+    with postgres.connect() as db:
+        waiting = waiting_encoder(db, copy_search, encoder)
+    if waiting is None:
+        return not_configured(
+            memory.granted_mb(context), "no second encoder is configured; there is none to prepare"
+        )
+    return _embed(context, config, postgres, images, memory, copy_search, waiting, searched=False)
+
+
+def _embed(
+    context: dg.AssetExecutionContext,
+    config: Recompute,
+    postgres: Postgres,
+    images: ImageStore,
+    memory: MemoryContract,
+    copy_search: CopySearch,
+    encoder: Encoder,
+    *,
+    searched: bool,
+) -> dg.MaterializeResult:
+    """Embed what one encoder has not seen yet; ``searched``: candidates are sought with it."""
+    spec = copy_search.spec
+    runtime = encoder.chosen(encoder.find().manifest)
+    described = encoder.describe()
     with postgres.connect() as db:
         table = store.tile_embeddings.table_of(db, described.encoder_id, described.dim)
 
@@ -79,9 +141,11 @@ def tile_embeddings(
 
     def keep(db: Db, job: Job, panel: PendingTiles, result: NDArray[np.float32]) -> Outcome:
         store.tile_embeddings.replace(db, table, panel.panel_id, panel.ordinals, result)
-        store.work.forget_units(db, "candidate_pairs", [panel.panel_id])  # searched without them
+        if searched:  # it was searched without them
+            store.work.forget_units(db, "candidate_pairs", [panel.panel_id])
         return Outcome(panel.unit, panel.batch_key, made=len(result))
 
+    trial = runtime.trial
     return work_through(
         context,
         postgres,
@@ -93,6 +157,6 @@ def tile_embeddings(
         keep=keep,
         item_mb=lambda panel: min(panel.tiles, TILES_AT_A_TIME) * 0.6,
         most=8,
-        fixed_mb=600.0,
-        describe=lambda db, job: {"encoder": described.encoder_id},
+        fixed_mb=trial.peak_mb - trial.base_mb if trial else 0.0,
+        describe=lambda db, job: {"encoder": described.encoder_id, "runtime": runtime.name},
     )

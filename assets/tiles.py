@@ -46,7 +46,9 @@ def tiles(
     a configured encoder nothing would look at them, and none are cut.
     """
     spec = copy_search.spec
-    if encoder_in_force(copy_search, encoder) is None:
+    with postgres.connect() as db:
+        serving = encoder_in_force(db, copy_search, encoder)
+    if serving is None:
         return not_configured(memory.granted_mb(context))
 
     def cut(panel: Panel) -> list[StoredTile]:

@@ -130,6 +130,7 @@ def main() -> None:
     calm_allocator()
     from core.encoders import EncoderError
     from orchestration.cli_db import DbSettings, make_app
+    from orchestration.cli_encoders import make_app as make_encoders_app
     from resources.postgres import DatabaseUnavailableError, what_the_database_said
 
     def database() -> DbSettings:
@@ -137,6 +138,7 @@ def main() -> None:
         return DbSettings(settings.data_dir, settings.database_url)
 
     app.add_typer(make_app(database), name="db")
+    app.add_typer(make_encoders_app(_settings), name="encoders")
     try:
         app()
     except StopError as stop:

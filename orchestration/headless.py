@@ -109,7 +109,7 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
                 )
             new_work = new_work or _anything_new(result)
             if not result.success:
-                failed = failed or _first_failure(result)
+                failed = failed or first_failure(result)
     refused = [r.reason for r in received if r.document is None]
     try:
         with postgres.connect() as db:
@@ -241,7 +241,7 @@ def _anything_new(result: dg.JobExecutionResult) -> bool:
     )
 
 
-def _first_failure(result: dg.JobExecutionResult) -> str:
+def first_failure(result: dg.JobExecutionResult) -> str:
     """The first failure in one line; a failed check is told by the report, not here."""
     for event in result.all_events:
         if not event.is_step_failure:

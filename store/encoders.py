@@ -1,6 +1,126 @@
-"""Encoders: what is remembered about each of them beside its vectors."""
+"""Encoders: which one serves, and what is remembered about each of them beside its vectors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg.sql import SQL, Identifier
+
+
+@dataclass(frozen=True)
+class StoredEncoder:
+    """An encoder that has vectors, or a table for them.
+
+    Attributes:
+        encoder_id: Its id.
+        table_name: Where its vectors are.
+        dim: Length of a vector.
+        created_at: When it was first used.
+        served_at: When it was last switched to; None: never.
+    """
+
+    encoder_id: str
+    table_name: str
+    dim: int
+    created_at: datetime
+    served_at: datetime | None
+
+
+_ASSETS = {"serving": "tile_embeddings", "next": "next_tile_embeddings"}
+
+
+def stored(db: Connection) -> list[StoredEncoder]:
+    """All encoders, the oldest first."""
+    with db.cursor(row_factory=class_row(StoredEncoder)) as cursor:
+        return cursor.execute(
+            """
+            SELECT encoder_id, table_name, dim, created_at, max(switched_at) AS served_at
+            FROM encoders LEFT JOIN encoder_switches USING (encoder_id)
+            GROUP BY encoder_id ORDER BY created_at, encoder_id
+            """
+        ).fetchall()
+
+
+def switched_to(db: Connection) -> str | None:
+    """The encoder that was last switched to; None where nobody ever switched."""
+    row = db.execute(
+        "SELECT encoder_id FROM encoder_switches ORDER BY switch_id DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def switch_to(db: Connection, encoder_id: str, spec: str) -> None:
+    """Let the encoder that waits serve from the end of this transaction on, and the other wait.
+
+    Which ledger rows are of which asset changes with it, so that nothing is embedded again.
+
+    Args:
+        db: A connection.
+        encoder_id: The encoder that is to serve.
+        spec: Spec id of its embeddings.
+
+    Raises:
+        KeyError: It has no vectors here.
+    """
+    with db.transaction():
+        db.execute("SELECT pg_advisory_xact_lock(hashtext('encoders'))")
+        known = db.execute(
+            "SELECT 1 FROM encoders WHERE encoder_id = %(id)s", {"id": encoder_id}
+        ).fetchone()
+        if known is None:
+            raise KeyError(encoder_id)
+        db.execute("INSERT INTO encoder_switches (encoder_id) VALUES (%(id)s)", {"id": encoder_id})
+        # Of one encoder the ledger has either asset, and both where it was configured alone before.
+        db.execute(
+            "DELETE FROM work WHERE asset = %(next)s AND spec <> %(spec)s", _ASSETS | {"spec": spec}
+        )
+        db.execute(
+            "UPDATE work SET asset = %(next)s WHERE asset = %(serving)s AND spec <> %(spec)s",
+            _ASSETS | {"spec": spec},
+        )
+        db.execute(
+            """
+            DELETE FROM work AS w WHERE asset = %(next)s AND spec = %(spec)s
+              AND EXISTS (SELECT FROM work AS o WHERE o.asset = %(serving)s
+                            AND o.unit = w.unit AND o.spec = w.spec)
+            """,
+            _ASSETS | {"spec": spec},
+        )
+        db.execute(
+            "UPDATE work SET asset = %(serving)s WHERE asset = %(next)s AND spec = %(spec)s",
+            _ASSETS | {"spec": spec},
+        )
+
+
+def vectors(db: Connection, encoder: StoredEncoder) -> int:
+    """How many tiles have a vector of this encoder."""
+    statement = SQL("SELECT count(*) FROM {table}").format(table=Identifier(encoder.table_name))
+    row = db.execute(statement).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def confirmed_pairs(db: Connection, tiers: Sequence[str], limit: int) -> list[tuple[str, str]]:
+    """Pairs of different panels that verification confirmed, the likeliest first."""
+    return db.execute(
+        """
+        SELECT panel_a, panel_b FROM verified_pairs
+        WHERE panel_a <> panel_b AND tier = ANY(%(tiers)s)
+        GROUP BY panel_a, panel_b
+        ORDER BY max(probability) DESC, panel_a, panel_b LIMIT %(limit)s
+        """,
+        {"tiers": list(tiers), "limit": limit},
+    ).fetchall()
+
+
+def embedded_panels(db: Connection, encoder: StoredEncoder) -> list[str]:
+    """Panels with vectors of this encoder."""
+    statement = SQL("SELECT DISTINCT panel_id FROM {table}").format(
+        table=Identifier(encoder.table_name)
+    )
+    return [panel_id for (panel_id,) in db.execute(statement)]
 
 
 def background(db: Connection, encoder_id: str) -> bytes | None:
@@ -23,6 +143,6 @@ def set_background(db: Connection, encoder_id: str, packed: bytes) -> bytes:
         """,
         {"id": encoder_id, "packed": packed},
     )
-    stored = background(db, encoder_id)
-    assert stored is not None
-    return stored
+    kept = background(db, encoder_id)
+    assert kept is not None
+    return kept

@@ -143,6 +143,22 @@ def coverage(
     return row
 
 
+def missing(db: Connection, asset: str, spec: str) -> int:
+    """How many panels, drawings apart, an asset of embeddings has not done under a spec."""
+    row = db.execute(
+        """
+        SELECT count(*)::int FROM panels AS p
+        WHERE NOT drawing AND NOT EXISTS (
+            SELECT FROM work AS w
+            WHERE w.asset = %(asset)s AND w.unit = p.panel_id
+              AND w.spec = %(spec)s AND w.status <> 'failed')
+        """,
+        {"asset": asset, "spec": spec},
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
 def stored_blocks(db: Connection, table: str, panels_per_block: int) -> Iterator[Rows]:
     """All stored vectors, some panels at a time, ordered by panel id."""
     after = ""

@@ -1,0 +1,55 @@
+"""``quire encoders``: which image encoder serves, and changing it without a gap."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestration.settings import Settings
+
+
+def make_app(load_settings: Callable[[], Settings]) -> typer.Typer:
+    """The commands ``list``, ``prepare``, ``compare`` and ``switch``.
+
+    Args:
+        load_settings: Called by each command, so that making the app reads nothing.
+    """
+    app = typer.Typer(
+        help="Image encoders: prepare the next one beside the one that serves, compare, switch.",
+        no_args_is_help=True,
+    )
+
+    @app.command(name="list")
+    def list_them() -> None:
+        """Every encoder that is stored or configured, and what it is to copy search."""
+        from orchestration.encoders import show
+
+        show(load_settings(), Console())
+
+    @app.command()
+    def prepare() -> None:
+        """Embed everything stored with the second encoder, while the first one serves."""
+        from orchestration.encoders import prepare_next
+
+        raise typer.Exit(prepare_next(load_settings(), Console(), Console(stderr=True)))
+
+    @app.command()
+    def compare() -> None:
+        """What the second encoder would find, beside what the one that serves does."""
+        from orchestration.encoders import compare
+
+        compare(load_settings(), Console())
+
+    @app.command()
+    def switch(
+        force: Annotated[
+            bool, typer.Option(help="Even if it has not embedded everything yet.")
+        ] = False,
+    ) -> None:
+        """Let the two change places at once; doing it again goes back."""
+        from orchestration.encoders import switch
+
+        switch(load_settings(), Console(), force=force)
+
+    return app
