@@ -1,0 +1,1 @@
+"""Training of Quire's own copy-detection encoder; ``python -m training.train --help``."""
