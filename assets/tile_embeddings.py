@@ -15,7 +15,6 @@ from assets.encoder_channel import (
     serving_encoder,
     waiting_encoder,
 )
-from assets.encoders import encoders
 from assets.partitions import page_batches, per_batches
 from assets.tiles import tiles
 from assets.work import Recompute, Refused, complete_check, work_through
@@ -38,7 +37,7 @@ BUDGET_MB = 600
 
 @dg.asset(
     partitions_def=page_batches,
-    deps=[tiles, encoders],
+    deps=[tiles],
     group_name="copy_search",
     kinds={"onnx", "postgres"},
     owners=["team:quire"],
@@ -71,7 +70,7 @@ def tile_embeddings(
 
 @dg.asset(
     partitions_def=page_batches,
-    deps=[tiles, encoders],
+    deps=[tiles],
     group_name="encoders",
     kinds={"onnx", "postgres"},
     owners=["team:quire"],

@@ -5,6 +5,7 @@ import dagster as dg
 import store.panels
 import store.tiles
 from assets.encoder_channel import encoder_in_force, not_configured
+from assets.encoders import encoders
 from assets.panels import panels
 from assets.partitions import page_batches, per_batches
 from assets.work import Recompute, complete_check, each, work_through
@@ -22,7 +23,7 @@ from store.tiles import StoredTile
 
 @dg.asset(
     partitions_def=page_batches,
-    deps=[panels],
+    deps=[panels, encoders],
     group_name="copy_search",
     kinds={"postgres"},
     owners=["team:quire"],

@@ -142,6 +142,18 @@ def refusal(parity: Parity, *, exact: bool, gate: Gate = GATE) -> str:
     return "; ".join(text for failed, text in failures if failed)
 
 
+def witness_image() -> Image:
+    """One drawn picture, always the same, by which a runtime is known again: 160 px, RGB."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (10, 10, 3), dtype=np.uint8)
+    return np.repeat(np.repeat(coarse, 16, axis=0), 16, axis=1)
+
+
+def is_same(wanted: NDArray[np.floating], found: NDArray[np.floating], gate: Gate = GATE) -> bool:
+    """Whether a runtime gives a vector as near to what it gave before as the gate asks for."""
+    return float(np.dot(_unit(wanted[None])[0], _unit(found[None])[0])) >= gate.cosine
+
+
 def edited(image: Image, number: int) -> Image:
     """A copy as it might be planted: one of six edits, by number, in turn.
 

@@ -26,6 +26,8 @@ PRECISE_FIRST = ("onnx-f32", "onnx-w8", "onnx-int8")
 """All runtimes: full precision; weights of 8 bits in small blocks, computed with in full; weights
 and activations of 8 bits."""
 
+EXACT = PRECISE_FIRST[0]
+
 FASTER = 1.1
 """A less precise runtime is used only where it is so many times faster than a more precise one that
 fits too: what is measured in a second or two varies by some percent."""
@@ -43,14 +45,25 @@ class Conversion:
     """Images that the gate compares on, evenly chosen where there are more. A tower of 300 million
     parameters takes a second for each in full precision."""
 
-    batch: int = 8
-    """Images at a time, in measuring and in use. Larger batches are no faster on a CPU."""
-
-    large_bytes: int = 500_000_000
-    """Weights, in full precision, from which ``large_batch`` holds."""
+    batches: tuple[tuple[int, int], ...] = ((100_000_000, 8), (500_000_000, 4))
+    """Images at a time, in measuring and in use, for towers with weights of fewer bytes than these,
+    in full precision. The larger a tower, the fewer images keep all cores busy, and the more each
+    of them takes."""
 
     large_batch: int = 2
-    """A large tower keeps all cores busy with two images, and its activations take the most."""
+    """The same for larger ones."""
+
+    base_mb: float = 600.0
+    """What conversion takes whatever the weights: torch, open_clip and the exporter."""
+
+    per_weight: float = 2.0
+    """What it takes for each byte of weights."""
+
+    def batch(self, weights_bytes: int) -> int:
+        """Images at a time that suit a tower with weights of so many bytes."""
+        return next(
+            (size for least, size in self.batches if weights_bytes < least), self.large_batch
+        )
 
 
 CONVERSION = Conversion()
@@ -95,6 +108,7 @@ class Runtime:
         files: The graph first, then what it refers to; empty where it was not made.
         parity: How its vectors compare with the reference; None where it was not made.
         trial: What it takes; None where it was not made.
+        witness: The vector of ``core.parity.witness_image``, where it was measured.
     """
 
     name: str
@@ -103,6 +117,7 @@ class Runtime:
     files: tuple[RuntimeFile, ...] = ()
     parity: Parity | None = None
     trial: Trial | None = None
+    witness: tuple[float, ...] = ()
 
     @property
     def step_mb(self) -> float:
@@ -233,4 +248,5 @@ def _runtime(entry: Mapping[str, Any]) -> Runtime:
         files=tuple(RuntimeFile(**file) for file in files),
         parity=Parity(**entry["parity"]) if entry["parity"] else None,
         trial=Trial(**entry["trial"]) if entry["trial"] else None,
+        witness=tuple(entry["witness"]),
     )

@@ -12,6 +12,9 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import os
+import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,13 +25,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import PIL.Image
 
 from core.encoders import EncoderChoice, EncoderError, parse_encoder
-from core.errors import InputError
-from core.parity import GATE, Measured, Parity, compare, refusal
+from core.errors import InputError, is_out_of_memory
+from core.parity import GATE, Measured, compare, refusal
 from core.runtimes import (
     CONVERSION,
     CONVERTER,
+    EXACT,
     MANIFEST,
     PRECISE_FIRST,
     Manifest,
@@ -38,8 +43,8 @@ from core.runtimes import (
 )
 from resources import quantization, visual_tower
 from resources.checkpoints import CONFIG_FILE, Checkpoint, file_sha256, find_checkpoint
-from resources.encoder_folder import folder_encoder
-from resources.lifeline import end_with_starter
+from resources.encoder_folder import EncoderFolder, folder_encoder
+from resources.lifeline import end_with_parent, end_with_starter
 from resources.trial import pictures_in, run_trial
 
 Result = TypeVar("Result")
@@ -57,7 +62,8 @@ def convert(
 
     Args:
         choice: The checkpoint.
-        pictures: Real images for the gate; at least one.
+        pictures: Real images for the gate. Where there are none, full precision is compared on
+            drawn ones, and nothing else is made.
         out: The folder, which is not there yet.
         cores: Threads of computation.
         tell: Called with a line for each step.
@@ -65,56 +71,78 @@ def convert(
     Raises:
         EncoderError: The checkpoint cannot be found or read, what conversion needs is not
             installed, or not even full precision agrees with the reference.
-        InputError: There are no pictures, or the folder is there.
+        InputError: The folder is there.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} is there already; name a folder that is not")
-    if not pictures:
-        raise InputError("the gate needs real images, and there are none")
     checkpoint = find_checkpoint(choice)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".conversion-", dir=out.parent) as made:
         work = Path(made) / "encoder"
         work.mkdir()
         tell(f"exporting {checkpoint.spec.architecture}, with {len(pictures)} images as reference")
-        batch = _in_own_process(visual_tower.export, checkpoint, pictures, work, cores)
-        manifest = _measured(checkpoint, pictures, work, cores, batch, tell)
+        compared = pictures or _drawn(Path(made))
+        batch = _in_own_process(visual_tower.export, checkpoint, compared, work, cores)
+        with np.load(work / visual_tower.REFERENCE) as loaded:
+            reference = Measured(loaded["images"], loaded["edited"])
+        (work / visual_tower.REFERENCE).unlink()
+        runtimes: list[Runtime] = []
+        for name in PRECISE_FIRST:
+            if name != EXACT and len(pictures) < GATE.images:
+                why = f"needs {GATE.images} real images, had {len(pictures)}"
+                runtime = Runtime(name, False, why)
+            else:
+                runtime = _judged(name, checkpoint, compared, reference, work, cores, batch)
+            tell(_in_a_line(runtime))
+            runtimes.append(runtime)
+            if name == EXACT and not runtime.passed:
+                raise EncoderError(
+                    f"the export of {checkpoint.spec.architecture} is not what torch computes: "
+                    f"{runtime.reason}"
+                )
+        manifest = Manifest(
+            encoder=checkpoint.spec,
+            converter=CONVERTER,
+            images=len(pictures),
+            images_sha256=_sha256_of(pictures),
+            runtimes=tuple(runtimes),
+        )
+        (work / CONFIG_FILE).write_text(json.dumps(checkpoint.document, indent=1) + "\n")
+        (work / MANIFEST).write_text(manifest.to_json())
         work.chmod(0o755)
         work.replace(out)
     return manifest
 
 
-def _measured(
-    checkpoint: Checkpoint,
-    pictures: Sequence[Path],
-    work: Path,
-    cores: int,
-    batch: int,
-    tell: Callable[[str], None],
-) -> Manifest:
-    with np.load(work / visual_tower.REFERENCE) as loaded:
-        reference = Measured(loaded["images"], loaded["edited"])
-    (work / visual_tower.REFERENCE).unlink()
-    runtimes: list[Runtime] = []
-    for name in PRECISE_FIRST:
-        runtime = _judged(name, checkpoint, pictures, reference, work, cores, batch)
-        tell(_in_a_line(runtime))
-        runtimes.append(runtime)
-        if name == PRECISE_FIRST[0] and not runtime.passed:
-            raise EncoderError(
-                f"the export of {checkpoint.spec.architecture} is not what torch computes: "
-                f"{runtime.reason}"
-            )
-    manifest = Manifest(
-        encoder=checkpoint.spec,
-        converter=CONVERTER,
-        images=len(pictures),
-        images_sha256=_sha256_of(pictures),
-        runtimes=tuple(runtimes),
+def convert_in_child(
+    choice: EncoderChoice, pictures: Path, out: Path, *, cores: int
+) -> EncoderFolder:
+    """The same in a process of its own, which takes torch and all its memory with it.
+
+    Args:
+        choice: The checkpoint.
+        pictures: A folder of real images.
+        out: The folder to write.
+        cores: Threads of computation.
+
+    Raises:
+        EncoderError: As ``convert``.
+        MemoryError: The process ran out of memory, or was ended for it.
+    """
+    command = [sys.executable, "-m", "resources.conversion", str(choice)]
+    command += ["--images", str(pictures), "--out", str(out), "--cores", str(cores)]
+    command += ["--parent", str(os.getpid())]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
     )
-    (work / CONFIG_FILE).write_text(json.dumps(checkpoint.document, indent=1) + "\n")
-    (work / MANIFEST).write_text(manifest.to_json())
-    return manifest
+    if done.returncode:
+        error = EncoderError((done.stderr.strip().splitlines() or ["conversion was ended"])[-1])
+        if done.returncode < 0 or is_out_of_memory(error):
+            raise MemoryError(str(error))
+        raise error
+    made = folder_encoder(out)
+    assert made is not None
+    return made
 
 
 def _judged(
@@ -127,27 +155,33 @@ def _judged(
     batch: int,
 ) -> Runtime:
     """Make one runtime, try it, and keep its files if it passes."""
-    exact = name == PRECISE_FIRST[0]
     graph = work / visual_tower.graph_name(name)
-    if not exact:
-        if len(pictures) < GATE.images:
-            return Runtime(name, False, f"needs {GATE.images} real images, had {len(pictures)}")
-        why = _in_own_process(
-            quantization.quantize, work / visual_tower.graph_name(PRECISE_FIRST[0]), graph, name
-        )
-        if why:
+    if name != EXACT:
+        exact = work / visual_tower.graph_name(EXACT)
+        if why := _in_own_process(quantization.quantize, exact, graph, name):
             return Runtime(name, False, why)
     spec = replace(checkpoint.spec, runtime=name)
-    found, trial = run_trial(spec, graph, pictures, cores=cores, batch=batch)
-    parity: Parity = compare(reference, found)
-    why = refusal(parity, exact=exact)
+    found, trial, witness = run_trial(spec, graph, pictures, cores=cores, batch=batch)
+    parity = compare(reference, found)
+    why = refusal(parity, exact=name == EXACT)
     files = sorted(work.glob(f"{graph.name}*"), key=lambda path: len(path.name))
     if why:
         for path in files:
             path.unlink()
         return Runtime(name, False, why, (), parity, trial)
     described = tuple(RuntimeFile(p.name, file_sha256(p), p.stat().st_size) for p in files)
-    return Runtime(name, True, "", described, parity, trial)
+    return Runtime(name, True, "", described, parity, trial, witness)
+
+
+def _drawn(folder: Path) -> list[Path]:
+    """Eight pictures of noise at several scales."""
+    rng = np.random.default_rng(0)
+    paths: list[Path] = []
+    for number in range(8):
+        coarse = rng.integers(0, 256, (2 << number % 4, 3 << number % 4, 3), dtype=np.uint8)
+        paths.append(folder / f"drawn-{number}.png")
+        PIL.Image.fromarray(coarse).resize((240, 160)).save(paths[-1])
+    return paths
 
 
 def _in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
@@ -188,7 +222,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder to write")
     parser.add_argument("--fetch", action="store_true", help="download the weights, and no more")
     parser.add_argument("--cores", type=int, default=2, help="threads of computation")
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    if given.parent:
+        end_with_parent(given.parent)
+        # The wall of the op that asks bounds each process by itself; its sampler sees all of them.
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     try:
         choice = parse_encoder(given.choice)
         if choice is None or not (given.fetch or (given.images and given.out)):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 from pydantic import PrivateAttr
 
 from core.encoders import (
@@ -20,6 +21,7 @@ from core.encoders import (
     parse_encoder,
 )
 from core.geometry import Image
+from core.parity import is_same, witness_image
 from core.runtimes import Manifest, Runtime, checkpoint_sha256
 from resources.checkpoints import find_checkpoint
 from resources.encoder_folder import EncoderFolder, StoredEncoder, folder_encoder, stored_encoder
@@ -130,10 +132,18 @@ class Encoder(dg.ConfigurableResource):
             runtime = self.chosen(found.manifest)
             assert runtime.trial is not None
             with found.opened(runtime) as graph:
-                self._loaded = OnnxEncoder(
+                loaded = OnnxEncoder(
                     found.manifest.described(runtime),
                     graph,
                     cores=self.cores,
                     batch=runtime.trial.batch,
                 )
+            (seen,) = loaded.embed([witness_image()])
+            if not is_same(np.asarray(runtime.witness), seen):
+                raise EncoderError(
+                    f"this machine computes the {runtime.name} runtime of "
+                    f"{found.manifest.encoder.architecture} otherwise than where it was measured; "
+                    "convert the encoder on a machine like this one"
+                )
+            self._loaded = loaded
         return self._loaded

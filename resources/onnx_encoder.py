@@ -54,6 +54,7 @@ class OnnxEncoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cores
         options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # it would take one block for all activations together
         options.log_severity_level = 4  # what goes wrong is raised, and not written as well
         try:
             self._session = onnxruntime.InferenceSession(

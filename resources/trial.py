@@ -18,7 +18,7 @@ import PIL.Image
 
 from core.encoders import EncoderError, EncoderSpec, Preprocessing
 from core.geometry import Image
-from core.parity import Measured, edited
+from core.parity import Measured, edited, witness_image
 from core.runtimes import Trial
 from resources.onnx_encoder import OnnxEncoder
 from resources.process_tree import HAS_PROC, own, status_kb
@@ -51,8 +51,8 @@ def in_batches(
 
 def run_trial(
     spec: EncoderSpec, graph: Path, pictures: Sequence[Path], *, cores: int, batch: int
-) -> tuple[Measured, Trial]:
-    """Embed pictures and their edited copies in a process of its own.
+) -> tuple[Measured, Trial, tuple[float, ...]]:
+    """Embed pictures, their edited copies and the witness in a process of its own.
 
     Raises:
         EncoderError: The process failed.
@@ -78,8 +78,9 @@ def run_trial(
         raise EncoderError(f"the trial of {spec.runtime} failed: {done.stderr.strip()[-800:]}")
     with np.load(vectors) as loaded:
         measured = Measured(loaded["images"], loaded["edited"])
+        witness = tuple(round(float(value), 6) for value in loaded["witness"])
     vectors.unlink()
-    return measured, Trial(**json.loads(done.stdout.splitlines()[-1]))
+    return measured, Trial(**json.loads(done.stdout.splitlines()[-1])), witness
 
 
 def _held_mb(highest: bool = False) -> float:
@@ -102,7 +103,12 @@ def _measure(wanted: dict[str, Any]) -> Trial:
     images = [encoder.embed(part) for part in in_batches(pictures, batch)]
     seconds = time.perf_counter() - started
     copies = [encoder.embed(part) for part in in_batches(pictures, batch, planted=True)]
-    np.savez(wanted["vectors"], images=np.concatenate(images), edited=np.concatenate(copies))
+    np.savez(
+        wanted["vectors"],
+        images=np.concatenate(images),
+        edited=np.concatenate(copies),
+        witness=encoder.embed([witness_image()])[0],
+    )
     return Trial(
         images_per_s=round(len(pictures) / seconds, 1),
         base_mb=round(base_mb, 1),

@@ -30,7 +30,7 @@ from core.encoders import (
 )
 from core.errors import is_out_of_memory
 from core.geometry import Image
-from core.runtimes import CONVERSION, PRECISE_FIRST
+from core.runtimes import CONVERSION, EXACT
 from resources.checkpoints import (
     CONFIG_FILE,
     INSTALL,
@@ -268,14 +268,13 @@ def export(checkpoint: Checkpoint, pictures: Sequence[Path], folder: Path, cores
     """
     tower = VisualTower(checkpoint, cores=cores)
     weights = sum(p.numel() * p.element_size() for p in tower.module.parameters())
-    large = weights >= CONVERSION.large_bytes
-    batch = CONVERSION.large_batch if large else CONVERSION.batch
+    batch = CONVERSION.batch(weights)
     images, edited = (
         np.concatenate([tower.embed(part) for part in in_batches(pictures, batch, planted=planted)])
         for planted in (False, True)
     )
     np.savez(folder / REFERENCE, images=images, edited=edited)
-    _write_graph(tower, folder / graph_name(PRECISE_FIRST[0]))
+    _write_graph(tower, folder / graph_name(EXACT))
     return batch
 
 

@@ -220,6 +220,18 @@ def samples(db: Connection, batch_keys: Sequence[str], limit: int) -> list[str]:
     return [key for (key,) in rows]
 
 
+def spread(db: Connection, limit: int) -> list[str]:
+    """Image keys of primary panels of all documents, in an order that has no meaning."""
+    rows = db.execute(
+        """
+        SELECT image_key FROM panels WHERE alternative_of IS NULL AND NOT drawing
+        ORDER BY md5(panel_id) LIMIT %(limit)s
+        """,
+        {"limit": limit},
+    ).fetchall()
+    return [key for (key,) in rows]
+
+
 def counts(db: Connection, document_ids: Sequence[str]) -> dict[str, dict[str, int]]:
     """Primary panels by modality, per document."""
     rows: list[tuple[str, str, Any]] = db.execute(

@@ -65,6 +65,24 @@ def record(db: Connection, job: Job, outcomes: Sequence[Outcome]) -> None:
         )
 
 
+def not_done(db: Connection, job: Job, units: Sequence[str]) -> list[str]:
+    """Those of some units that the job has still to do, in their order."""
+    rows = db.execute(
+        """
+        SELECT unit FROM unnest(%(units)s::text[]) WITH ORDINALITY AS wanted (unit, place)
+        WHERE NOT is_done(%(asset)s, unit, %(spec)s, %(budget_mb)s)
+        ORDER BY place
+        """,
+        {
+            "units": list(units),
+            "asset": job.asset,
+            "spec": job.spec,
+            "budget_mb": job.budget_mb,
+        },
+    ).fetchall()
+    return [unit for (unit,) in rows]
+
+
 def forget(db: Connection, job: Job) -> int:
     """Drop the ledger rows of a job's partitions, under every spec, so that they are done anew."""
     return db.execute(

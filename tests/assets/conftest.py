@@ -26,6 +26,7 @@ ORDER = [
     "panels",
     "panel_features",
     "tiles",
+    "encoders",
     "tile_embeddings",
     "candidate_pairs",
     "verified_pairs",

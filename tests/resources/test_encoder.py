@@ -112,6 +112,14 @@ def test_a_file_that_is_not_what_was_measured_is_refused(tmp_path: Path, damage:
         named(tmp_path).embed(pictures(1))
 
 
+def test_a_machine_that_computes_otherwise_is_refused(tmp_path: Path) -> None:
+    (exact,) = opened(tiny_encoder(tmp_path)).manifest.runtimes
+    elsewhere = tuple(np.roll(exact.witness, 1))
+    write_manifest(tmp_path, exact.files[0].sha256, (replace(exact, witness=elsewhere),))
+    with pytest.raises(EncoderError, match="otherwise than where it was measured"):
+        named(tmp_path).embed(pictures(1))
+
+
 def test_weights_beside_a_manifest_are_those_it_was_made_from(tmp_path: Path) -> None:
     tiny_encoder(tmp_path)
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"others")

@@ -8,10 +8,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from core.encoders import EncoderSpec, Preprocessing, canonical_sha256
-from core.parity import Parity
+from core.parity import Parity, witness_image
 from core.runtimes import CONVERTER, MANIFEST, Manifest, Runtime, RuntimeFile, Trial
 from resources.checkpoints import file_sha256
-from resources.onnx_encoder import INPUT, OUTPUT
+from resources.onnx_encoder import INPUT, OUTPUT, OnnxEncoder
 
 SIDE_PX, DIM = 32, 16
 
@@ -52,12 +52,17 @@ def tiny_encoder(folder: Path, seed: int = 0, **changes: Any) -> Path:
         helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), graph
     )
     sha256 = file_sha256(graph)
+    opened = write_manifest(folder, sha256, (Runtime("onnx-f32", True),))
+    (runtime,) = opened.runtimes
+    unmeasured = opened.described(runtime)
+    encoder = OnnxEncoder(unmeasured, graph, cores=1, batch=1)
     fields: dict[str, Any] = {
         "name": "onnx-f32",
         "passed": True,
         "files": (RuntimeFile(graph.name, sha256, graph.stat().st_size),),
         "parity": PARITY,
         "trial": TRIAL,
+        "witness": tuple(map(float, encoder.embed([witness_image()])[0])),
     }
     write_manifest(folder, sha256, (Runtime(**(fields | changes)),))
     return folder
