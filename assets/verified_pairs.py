@@ -27,9 +27,19 @@ from store.database import Db
 from store.panels import Panel
 from store.verified_pairs import VerifiedPair
 
-HELD_MB = 48.0
-"""Panels kept in memory with their features, some hundred: the pairs come ordered by their first
-panel, and the panels of one paper meet each other again and again."""
+HELD_SHARE = 1 / 6
+"""Share of the budget for panels that are kept in memory with their features, some hundred: the
+pairs come ordered by their first panel, and the panels of one paper meet each other again and
+again."""
+
+LEFT_BEHIND = 1.4
+"""Panels of different sizes come and go: so many times what they take is held for them."""
+
+CODE_MB = 12.0
+"""What verifying the first pair takes once: OpenCV's code, half of it shared."""
+
+PAIR_MB = 12.0
+"""What comparing one pair takes at its widest: all descriptors by all, and the aligned overlap."""
 
 
 @dg.asset(
@@ -65,14 +75,15 @@ def verified_pairs(
     def load(items: Sequence[PendingPair]) -> None:
         """Have the panels of a batch in memory, and as many of the ones before as there is room."""
         wanted = list(dict.fromkeys(s for item in items for s in (item.panel_a, item.panel_b)))
-        for panel_id in [panel_id for panel_id in views if panel_id not in wanted]:
-            if sum(_held_mb(view) for view in views.values()) < HELD_MB:
-                break
-            del views[panel_id]
         missing = [panel_id for panel_id in wanted if panel_id not in views]
         with postgres.connect() as db:
             panels = store.panels.get(db, missing)
             packed = store.panel_features.get(db, spec.features_id, missing)
+        room_mb = most_mb - sum(_pixels_mb(panel) for panel in panels.values())
+        for panel_id in [panel_id for panel_id in views if panel_id not in wanted]:
+            if sum(_held_mb(view) for view in views.values()) < room_mb:
+                break
+            del views[panel_id]
         for panel_id in wanted:
             known = views.pop(panel_id, None)  # what is used last stays longest
             try:
@@ -103,8 +114,12 @@ def verified_pairs(
     def closing(db: Db, job: Job) -> None:
         store.verified_pairs.forget_other_specs(db, job.batch_keys, job.spec)
 
+    most_mb = HELD_SHARE * memory.granted_mb(context)
     with postgres.connect() as db:
         candidate_spec = candidates_spec(db, copy_search, encoder)
+        held_bytes = store.candidate_pairs.panel_bytes(
+            db, context.partition_keys, candidate_spec, spec.features_id
+        )
     return work_through(
         context,
         postgres,
@@ -116,10 +131,10 @@ def verified_pairs(
         ),
         compute=verify,
         keep=keep,
-        item_mb=lambda item: 12.0,
+        item_mb=lambda item: PAIR_MB,
         most=32,
         parallel=copy_search.threads,
-        fixed_mb=HELD_MB,
+        fixed_mb=CODE_MB + LEFT_BEHIND * min(most_mb, held_bytes / 2**20),
         closing=closing,
     )
 
@@ -136,6 +151,10 @@ def _view(
         ignore_boxes=panel.ignore_boxes,
         modality=panel.modality,
     )
+
+
+def _pixels_mb(panel: Panel) -> float:
+    return 3 * panel.width_px * panel.height_px / 2**20
 
 
 def _held_mb(view: PanelView) -> float:

@@ -84,6 +84,22 @@ def pending(db: Connection, job: Job, candidate_spec: str, limit: int) -> list[P
         ).fetchall()
 
 
+def panel_bytes(db: Connection, batch_keys: Sequence[str], spec: str, features_spec: str) -> int:
+    """Pixels (RGB) and packed features of all panels in the candidates of these partitions."""
+    row = db.execute(
+        """
+        SELECT coalesce(sum(3 * width_px * height_px + octet_length(features)), 0)::bigint
+        FROM panels JOIN panel_features USING (panel_id)
+        WHERE panel_features.spec = %(features_spec)s AND panel_id IN (
+            SELECT unnest(ARRAY[panel_a, panel_b]) FROM candidate_pairs
+            WHERE batch_key = ANY(%(keys)s) AND spec = %(spec)s)
+        """,
+        {"keys": list(batch_keys), "spec": spec, "features_spec": features_spec},
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
 def of_pair(db: Connection, spec: str, panel_a: str, panel_b: str) -> list[Candidate]:
     """What each channel said of one pair."""
     with db.cursor(row_factory=class_row(Candidate)) as cursor:

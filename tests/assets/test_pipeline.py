@@ -6,6 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
+import store.candidate_pairs
+import store.page_batches
+import store.panel_features
+import store.panels
 from resources.images import ImageStore
 from tests.assets.conftest import ORDER, Pipeline, metadata
 from tests.hostile import HOSTILE, small_paper
@@ -157,6 +161,26 @@ def test_every_materialization_states_its_budget_prediction_and_peak(pipeline: P
         assert 0 < numbers["peak_mb"] <= numbers["budget_mb"]
         assert numbers["predicted_peak_mb"] > 0
         assert numbers["batch"] >= 1
+
+
+def test_verification_is_planned_with_the_panels_that_its_pairs_are_made_of(
+    pipeline: Pipeline,
+) -> None:
+    small_paper(pipeline.folder / "paper.pdf", seed=12)
+    (received,) = pipeline.receive(pipeline.folder / "paper.pdf")
+    pipeline.run(only=ORDER[:7])
+    assert received.document is not None
+    with pipeline.postgres.connect() as db:
+        keys = store.page_batches.keys(db)
+        panels = store.panels.of_documents(db, [received.document.document_id])
+        described = "SELECT DISTINCT c.spec, f.spec FROM candidate_pairs c, panel_features f"
+        ((candidates, features),) = db.execute(described).fetchall()
+        packed = store.panel_features.get(db, features, [panel.panel_id for panel in panels])
+        planned = store.candidate_pairs.panel_bytes(db, keys, candidates, features)
+        nothing = store.candidate_pairs.panel_bytes(db, [], candidates, features)
+    pixels = sum(pipeline.images.read_image(panel.image_key).nbytes for panel in panels)
+    assert planned == pixels + sum(map(len, packed.values())) > pixels > 0
+    assert nothing == 0
 
 
 def test_the_store_holds_no_key_made_from_a_file_name(pipeline: Pipeline) -> None:
