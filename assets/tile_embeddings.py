@@ -15,6 +15,7 @@ from assets.encoder_channel import (
     serving_encoder,
     waiting_encoder,
 )
+from assets.encoders import encoders
 from assets.partitions import page_batches, per_batches
 from assets.tiles import tiles
 from assets.work import Recompute, Refused, complete_check, work_through
@@ -70,7 +71,7 @@ def tile_embeddings(
 
 @dg.asset(
     partitions_def=page_batches,
-    deps=[tiles],
+    deps=[tiles, encoders],
     group_name="encoders",
     kinds={"onnx", "postgres"},
     owners=["team:quire"],

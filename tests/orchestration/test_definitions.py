@@ -30,7 +30,7 @@ def test_every_asset_has_a_group_an_owner_a_description_a_budget_and_a_check() -
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
-        assert node.group_name in {"ingest", "copy_search"}
+        assert node.group_name in {"ingest", "copy_search", "encoders"}
         assert node.owners == ["team:quire"]
         assert len(node.description or "") > 80
         assert node.kinds
