@@ -1,9 +1,12 @@
 """Dagster's own storage, with patience: a database that is away for a minute fails no run.
 
-Dagster itself gives up on a connection after some six seconds.
+Dagster itself gives up on a connection after some six seconds, and on a statement at once.
 """
 
+import functools
+import inspect
 import time
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy.event
@@ -12,10 +15,11 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
 
 from orchestration.settings import from_environment
 from resources.embedded_postgres import DatabaseUnavailableError, EmbeddedPostgres
-from resources.postgres import is_hopeless
+from resources.postgres import OUTAGES, is_hopeless
 
 OUTAGE_S = 180.0
 """As long as ops wait; see ``resources.postgres``."""
@@ -28,6 +32,8 @@ class PatientStorage(DagsterPostgresStorage):
         if not sqlalchemy.event.contains(Engine, "do_connect", _connect):
             sqlalchemy.event.listen(Engine, "do_connect", _connect)
         super().__init__(postgres_url, inst_data=inst_data)
+        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
+            _keep_at(storage)
 
     @classmethod
     def from_config_value(
@@ -35,6 +41,34 @@ class PatientStorage(DagsterPostgresStorage):
     ) -> "PatientStorage":
         """As Dagster makes it, from ``dagster.yaml``."""
         return cls(pg_url_from_config(config_value), inst_data)
+
+
+def _keep_at(storage: object) -> None:
+    """Have every call of a storage made again where the server goes away under it.
+
+    A call whose answer was lost may have been heard: an event can stand in Dagster's log twice.
+    """
+    kind = type(storage)
+    again = {
+        name: _again(method)
+        for name, method in inspect.getmembers(kind, inspect.isfunction)
+        if not name.startswith("_") and not inspect.isgeneratorfunction(inspect.unwrap(method))
+    }
+    storage.__class__ = type(kind.__name__, (kind,), again)
+
+
+def _again(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*arguments: Any, **words: Any) -> Any:
+        for _ in range(OUTAGES - 1):
+            try:
+                return method(*arguments, **words)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+        return method(*arguments, **words)
+
+    return call
 
 
 def _connect(dialect: Any, record: Any, arguments: list[Any], words: dict[str, Any]) -> Any:

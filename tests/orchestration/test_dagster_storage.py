@@ -1,9 +1,13 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
+import psycopg
 import pytest
+import sqlalchemy.event
+from sqlalchemy.engine import Engine
 
 from orchestration import dagster_storage
 from orchestration.settings import from_environment, prepare_dagster_home
@@ -33,6 +37,26 @@ def test_dagsters_storage_outlives_the_embedded_server_it_is_in(server: Embedded
             process.kill()
         assert instance.get_runs_count() == 0
         assert server.is_running()
+
+
+def test_a_statement_that_the_server_drops_is_sent_again(server: EmbeddedPostgres) -> None:
+    dropped: list[str] = []
+
+    def drop_the_first(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "dynamic_partitions" in statement and not dropped:
+            dropped.append(statement)
+            with psycopg.connect(server.url_of("postgres"), autocommit=True) as db:
+                pid = cursor.connection.info.backend_pid
+                db.execute("SELECT pg_terminate_backend(%(pid)s, 10000)", {"pid": pid})
+
+    with dg.DagsterInstance.get() as instance:
+        sqlalchemy.event.listen(Engine, "before_cursor_execute", drop_the_first)
+        try:
+            instance.add_dynamic_partitions("papers", ["a", "b"])
+        finally:
+            sqlalchemy.event.remove(Engine, "before_cursor_execute", drop_the_first)
+        assert dropped
+        assert sorted(instance.get_dynamic_partitions("papers")) == ["a", "b"]
 
 
 def test_a_server_that_stays_away_is_one_sentence(
