@@ -34,6 +34,9 @@ class Gate:
     neighbours: tuple[int, int] = (1, 10)
     """The lists that must agree."""
 
+    agreement: float = 0.995
+    """Share of each list that must agree, ties apart: all but one image's of two hundred."""
+
     recall_fall: float = 0.01
     """Recall may fall by two images of two hundred where each of them is a tie in the reference;
     one that the reference finds by more than a tie must be found."""
@@ -131,8 +134,8 @@ def refusal(parity: Parity, *, exact: bool, gate: Gate = GATE) -> str:
         return f"needs {gate.images} real images, had {parity.images}"
     failures = [
         (parity.worst < gate.cosine, f"worst centred cosine {parity.worst:.4f}"),
-        (parity.top_1 < 1.0, f"nearest neighbours agree in {parity.top_1:.1%}"),
-        (parity.top_10 < 1.0, f"ten nearest neighbours agree in {parity.top_10:.1%}"),
+        (parity.top_1 < gate.agreement, f"nearest neighbours agree in {parity.top_1:.1%}"),
+        (parity.top_10 < gate.agreement, f"ten nearest neighbours agree in {parity.top_10:.1%}"),
         (
             parity.lost > 0 or parity.recall < parity.reference_recall - gate.recall_fall,
             f"finds {parity.recall:.1%} of edited images, the reference "

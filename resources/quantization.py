@@ -63,7 +63,7 @@ def _weights_in_blocks(exact: Path, target: Path) -> None:
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     logging.getLogger("onnxruntime").setLevel(logging.ERROR)
-    quantizer = MatMulNBitsQuantizer(onnx.load(exact), bits=8, block_size=BLOCK, is_symmetric=True)
+    quantizer = MatMulNBitsQuantizer(onnx.load(exact), bits=8, block_size=BLOCK)
     quantizer.process()
     made: Any = quantizer.model
     made.save_model_to_file(str(target), use_external_data_format=True)
