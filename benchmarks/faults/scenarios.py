@@ -41,6 +41,7 @@ ASSETS = (
     "panels",
     "panel_features",
     "tiles",
+    "encoders",
     "tile_embeddings",
     "candidate_pairs",
     "verified_pairs",

@@ -21,7 +21,7 @@ import pytest
 from upath import UPath
 
 from orchestration.budgets import budgets
-from orchestration.headless import prepare
+from orchestration.headless import copy_search_job, prepare
 from orchestration.ingest import receive, register_partitions
 from orchestration.settings import from_environment
 from resources.images import ImageStore
@@ -193,8 +193,9 @@ def test_a_range_is_backfilled_from_the_ui_and_its_lineage_checks_and_memory_can
         page.get_by_role("tab", name="Lineage").click()
         page.get_by_role("button", name="Upstream").click()
         page.get_by_role("button", name="All", exact=True).click()
-        expect(page.get_by_text("1 / 1 Passed")).to_have_count(len(budgets()))
-        for asset in budgets():
+        upstream = [node.name for node in copy_search_job().graph.nodes]
+        expect(page.get_by_text("1 / 1 Passed")).to_have_count(len(upstream))
+        for asset in upstream:
             expect(page.get_by_text(asset, exact=True).last).to_be_visible()
 
         page.set_viewport_size({"width": 1400, "height": 1000})
