@@ -58,7 +58,8 @@ def main() -> None:
     recipe = replace(Recipe(), pairs=given.pairs, drawn=given.drawn)
     sources = real_pictures(given.images) + drawn_pictures(recipe.drawn, recipe.seed)
     learn, aside = split(sources, recipe.aside)
-    views, kinds = validation_views(aside, ViewSpec())
+    side_px = CONFIG["model_cfg"]["vision_cfg"]["image_size"]
+    views, kinds = validation_views(aside, replace(ViewSpec(), side_px=side_px))
     print(f"{len(learn)} pictures, {len(kinds)} places aside", flush=True)
     training = Training(recipe, given.start or start_file(), given.out, given.device)
     loader = DataLoader(

@@ -62,7 +62,7 @@ def test_a_batch_is_full_and_goes_pair_by_pair(drawn: list[Source]) -> None:
         noisy=0, compressed=0, lettered=0, shown_px=(160, 160),
     )  # fmt: skip
     views = batch(drawn, groups, 8, plain, np.random.default_rng(2)).astype(float)
-    assert views.shape == (16, 160, 160, 3)
+    assert views.shape == (16, SPEC.side_px, SPEC.side_px, 3)
     alike = [np.abs(views[2 * i] - views[2 * i + 1]).mean() for i in range(8)]
     other = [np.abs(views[2 * i] - views[(2 * i + 2) % 16]).mean() for i in range(8)]
     assert np.median(alike) < 0.3 * np.median(other)
