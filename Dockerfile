@@ -11,8 +11,8 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# cpu, gpu, or none: without torch the image is about half the size, and copy search runs on local
-# features alone.
+# cpu, gpu, or none: torch only converts checkpoints. Without it the image is about half the size and
+# runs encoders that were converted elsewhere.
 ARG TORCH=cpu
 # Where pip looks, for builds behind a mirror. They stay out of the final stage.
 ARG PIP_INDEX_URL
@@ -23,7 +23,7 @@ WORKDIR /src
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY scripts/setup.sh scripts/
 RUN QUIRE_TORCH=${TORCH} PIP_NO_CACHE_DIR=1 bash scripts/setup.sh \
-      --venv /opt/quire --no-project --groups "run encoders s3 k8s"
+      --venv /opt/quire --no-project --groups "run onnx conversion s3 k8s"
 COPY core/ core/
 COPY store/ store/
 COPY resources/ resources/

@@ -47,6 +47,7 @@ import dagster._daemon.cli
 import dagster._grpc.server
 import dagster_k8s
 import dagster_webserver.cli
+import onnxruntime
 import s3fs
 import uvicorn.protocols.http.httptools_impl
 import uvicorn.protocols.websockets.websockets_impl
@@ -63,4 +64,6 @@ if importlib.util.find_spec("torch") is not None:
     from resources.visual_tower import import_open_clip
 
     import_open_clip()
+    import onnxruntime.quantization.matmul_nbits_quantizer
+    import onnxscript
 PY

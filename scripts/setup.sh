@@ -11,7 +11,8 @@
 #
 #   QUIRE_TORCH=cpu    (default) CPU build of torch; anything else is an error, never a surprise
 #   QUIRE_TORCH=gpu    the index's own build, with CUDA on Linux
-#   QUIRE_TORCH=none   no torch: copy search runs on local features alone
+#   QUIRE_TORCH=none   no torch: encoders run that have been converted elsewhere; the default brings
+#                      it, since a model named by its tag has to be converted here
 #   QUIRE_PYTHON=PATH  the interpreter to use
 #
 # Written for bash 3.2, the one macOS has.
@@ -21,7 +22,7 @@ cd "$(dirname "$0")/.."
 ROOT=$PWD
 LOCK=$ROOT/requirements.lock
 VENV=$ROOT/.venv
-GROUPS_WANTED="run encoders s3 k8s dev"
+GROUPS_WANTED="run onnx conversion s3 k8s dev"
 PROJECT=1
 BROWSER=0
 TORCH=${QUIRE_TORCH:-cpu}
@@ -34,7 +35,7 @@ while [ $# -gt 0 ]; do
     --groups) GROUPS_WANTED=$2; shift ;;
     --no-project) PROJECT=0 ;;
     --browser) BROWSER=1 ;;
-    *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
   shift
 done
@@ -193,7 +194,7 @@ no_cpu_torch() {
     "  and what pip would take from its own indexes is $1." \
     "Let this machine reach that index (or put the CPU wheel where pip looks: PIP_FIND_LINKS)," \
     "or choose:  QUIRE_TORCH=gpu   take the CUDA build, several gigabytes" \
-    "            QUIRE_TORCH=none  do without encoders; the local-feature channel needs no torch"
+    "            QUIRE_TORCH=none  do without; encoders that were converted elsewhere run all the same"
 }
 
 # torch before everything else, and all of the lock with --no-deps: whatever else names torch as a
@@ -283,10 +284,10 @@ PY
 install_environment() {
   case $TORCH in
     cpu | gpu) ;;
-    none) GROUPS_WANTED=$(say " $GROUPS_WANTED " | sed 's/ encoders / /') ;;
+    none) GROUPS_WANTED=$(say " $GROUPS_WANTED " | sed 's/ conversion / /') ;;
     *) die "QUIRE_TORCH=$TORCH is none of cpu, gpu, none" ;;
   esac
-  case " $GROUPS_WANTED " in *" encoders "*) ;; *) TORCH=none ;; esac
+  case " $GROUPS_WANTED " in *" conversion "*) ;; *) TORCH=none ;; esac
 
   local stamp
   stamp="$ROOT $TORCH $PROJECT $GROUPS_WANTED ${QUIRE_PYTHON:-} $(cat "$LOCK" pyproject.toml "$0" | cksum)"
