@@ -288,11 +288,11 @@ def _tell(
         say(err, f"quire: {FAILED_BECAUSE} {failed}")
         return FAILED
     if troubles or exported.status != "ok":
-        count = len(troubles)
+        reasons = "1 reason" if len(troubles) == 1 else f"{len(troubles)} reasons"
         say(
             err,
-            f"quire: finished, but not everything could be looked at ({count} reasons, in the "
-            "report and above)",
+            f"quire: finished, but not everything could be looked at ({reasons}, in the report "
+            "and above)",
         )
         return INCOMPLETE
     return 0
