@@ -23,8 +23,8 @@ CONVERTER = "1"
 """Raised when the conversion gives other files for the same weights."""
 
 PRECISE_FIRST = ("onnx-f32", "onnx-w8", "onnx-int8")
-"""All runtimes: full precision; weights of 8 bits in small blocks, computed with in full; weights
-and activations of 8 bits."""
+"""All runtimes: full precision; 8 bits with a scale for every few weights and inputs; 8 bits with a
+scale for every output and for all inputs together."""
 
 EXACT = PRECISE_FIRST[0]
 

@@ -29,7 +29,7 @@ import PIL.Image
 
 from core.encoders import EncoderChoice, EncoderError, parse_encoder
 from core.errors import InputError, is_out_of_memory
-from core.parity import GATE, Measured, compare, refusal
+from core.parity import GATE, Gate, Measured, compare, refusal
 from core.runtimes import (
     CONVERSION,
     CONVERTER,
@@ -56,6 +56,7 @@ def convert(
     out: Path,
     *,
     cores: int,
+    gate: Gate = GATE,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Manifest:
     """Make the runtimes of a checkpoint, measure them, and write them as a folder, whole or not.
@@ -66,6 +67,7 @@ def convert(
             drawn ones, and nothing else is made.
         out: The folder, which is not there yet.
         cores: Threads of computation.
+        gate: What runtimes have to reach.
         tell: Called with a line for each step.
 
     Raises:
@@ -88,11 +90,11 @@ def convert(
         (work / visual_tower.REFERENCE).unlink()
         runtimes: list[Runtime] = []
         for name in PRECISE_FIRST:
-            if name != EXACT and len(pictures) < GATE.images:
-                why = f"needs {GATE.images} real images, had {len(pictures)}"
+            if name != EXACT and len(pictures) < gate.images:
+                why = f"needs {gate.images} real images, had {len(pictures)}"
                 runtime = Runtime(name, False, why)
             else:
-                runtime = _judged(name, checkpoint, compared, reference, work, cores, batch)
+                runtime = _judged(name, checkpoint, compared, reference, work, cores, batch, gate)
             tell(_in_a_line(runtime))
             runtimes.append(runtime)
             if name == EXACT and not runtime.passed:
@@ -153,6 +155,7 @@ def _judged(
     work: Path,
     cores: int,
     batch: int,
+    gate: Gate = GATE,
 ) -> Runtime:
     """Make one runtime, try it, and keep its files if it passes."""
     graph = work / visual_tower.graph_name(name)
@@ -162,8 +165,8 @@ def _judged(
             return Runtime(name, False, why)
     spec = replace(checkpoint.spec, runtime=name)
     found, trial, witness = run_trial(spec, graph, pictures, cores=cores, batch=batch)
-    parity = compare(reference, found)
-    why = refusal(parity, exact=name == EXACT)
+    parity = compare(reference, found, gate)
+    why = refusal(parity, exact=name == EXACT, gate=gate)
     files = sorted(work.glob(f"{graph.name}*"), key=lambda path: len(path.name))
     if why:
         for path in files:

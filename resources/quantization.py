@@ -15,8 +15,12 @@ WORTH_IT = 0.5
 """Least share of the weights that are in matrix products. The others stay as they are, and a tower
 of convolutions would be no smaller and no faster."""
 
-BLOCK = 32
-"""Weights that share a scale where they alone have 8 bits."""
+BLOCK = 64
+"""Weights that share a scale in ``onnx-w8``, and inputs that they are multiplied with."""
+
+BYTES_IN_BYTES_OUT = 4
+"""ONNX Runtime's ``accuracy_level`` at which blocks of inputs are rounded to bytes, too. To compute
+with weights of bytes in full takes longer than full precision throughout."""
 
 _ALIGNED = 4096
 """Weights begin at pages of their file, so that they can be mapped."""
@@ -63,7 +67,9 @@ def _weights_in_blocks(exact: Path, target: Path) -> None:
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     logging.getLogger("onnxruntime").setLevel(logging.ERROR)
-    quantizer = MatMulNBitsQuantizer(onnx.load(exact), bits=8, block_size=BLOCK)
+    quantizer = MatMulNBitsQuantizer(
+        onnx.load(exact), bits=8, block_size=BLOCK, accuracy_level=BYTES_IN_BYTES_OUT
+    )
     quantizer.process()
     made: Any = quantizer.model
     made.save_model_to_file(str(target), use_external_data_format=True)
