@@ -148,8 +148,8 @@ def go_through(
     root: Path, papers: Path, reference: Installation, names: list[str], tally: Tally
 ) -> None:
     """The scenarios with these names."""
-    for name in names:
-        installation = Installation(root / name.replace(" ", "-"))
+    for place, name in enumerate(names):
+        installation = Installation(root / f"s{place}")
         installation.prepare(papers)
         started = time.monotonic()
         try:

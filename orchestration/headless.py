@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -243,17 +244,28 @@ def _anything_new(result: dg.JobExecutionResult) -> bool:
 
 def first_failure(result: dg.JobExecutionResult) -> str:
     """The first failure in one line; a failed check is told by the report, not here."""
-    for event in result.all_events:
-        if not event.is_step_failure:
-            continue
-        error = event.step_failure_data.error
-        while error is not None and error.cause is not None:
-            error = error.cause
+    steps = [event for event in result.all_events if event.is_step_failure]
+    for event in steps:
+        error = _root(event.step_failure_data.error)
         if error is not None and "DagsterAssetCheckFailedError" not in (error.cls_name or ""):
-            return f"{event.step_key}: {error.message.strip().splitlines()[0]}"
-    if any(event.is_step_failure for event in result.all_events):
+            return f"{event.step_key}: {_first_line(error)}"
+    if steps:
         return ""
+    for event in result.all_events:  # Dagster itself failed, between steps or around one
+        if event.is_run_failure and (error := _root(event.job_failure_data.error)) is not None:
+            return f"{_first_line(error)}; its log is in the Dagster UI (quire ui)"
     return "the run failed; its log is in the Dagster UI (quire ui)"
+
+
+def _root(error: SerializableErrorInfo | None) -> SerializableErrorInfo | None:
+    """What an error came from."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error
+
+
+def _first_line(error: SerializableErrorInfo) -> str:
+    return next(iter(error.message.strip().splitlines()), error.cls_name or "no reason given")
 
 
 def _tell(
