@@ -232,6 +232,12 @@ WAYS: tuple[Way, ...] = (
     ),
     Way("encoder_missing", None, "weights file", "an encoder that is configured and not to be had"),
     Way(
+        "encoder_without_room",
+        None,
+        "no runtime of encoder",
+        "the encoder takes more memory, in every form of it, than the op that embeds may hold",
+    ),
+    Way(
         "step_failed",
         None,
         "",

@@ -62,7 +62,7 @@ class OnnxEncoder:
             )
         except Exception as error:
             if is_out_of_memory(error):
-                raise _beyond_budget(spec, "its weights run out of memory", error) from error
+                raise _beyond_budget(spec, error) from error
             raise EncoderError(
                 f"the {spec.runtime} runtime of {spec.architecture} cannot be loaded: {error}"
             ) from error
@@ -93,9 +93,7 @@ class OnnxEncoder:
                 if not is_out_of_memory(error):
                     raise
                 if len(chunk) == 1:
-                    raise _beyond_budget(
-                        self.spec, "a single image runs out of memory", error
-                    ) from error
+                    raise _beyond_budget(self.spec, error) from error
                 self.batch = len(chunk) // 2
                 continue
             vectors[start : start + len(chunk)] = unit_vectors(features)
@@ -108,11 +106,11 @@ class OnnxEncoder:
         return checked_shape(np.asarray(features, dtype=np.float32), len(images), self.spec)
 
 
-def _beyond_budget(spec: EncoderSpec, why: str, error: BaseException) -> BudgetError:
+def _beyond_budget(spec: EncoderSpec, error: BaseException) -> BudgetError:
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     budget_mb = float("inf") if limit == resource.RLIM_INFINITY else limit / 1e6
     return BudgetError(
-        f"encoder {spec.encoder_id} does not fit: {why} ({error})",
+        f"encoder {spec.encoder_id} does not fit: a single image runs out of memory ({error})",
         budget_mb=budget_mb,
         needed_mb=budget_mb * 2,
     )

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "has no finite size": "page_without_area, in the words of the parser's caller",
     "; about MB would do": "follows what is said of item_over_budget or op_stopped",
     "there is no such file or folder": "a wrong command: nothing is run, exit code 2",
+    "is there already; name a folder": "a wrong command: nothing is converted",
 }
 """Messages that reach nobody as they are, or only together with one that is listed."""
 

@@ -26,7 +26,6 @@ import resources.settings
 import store.panel_features
 from core.complaints import in_words
 from core.degraded import WAYS, Kind, Way
-from core.encoders import OPEN_CLIP_PREPROCESSING, EncoderSpec
 from core.errors import BudgetError
 from core.geometry import Image
 from core.pages import PageContent
@@ -38,6 +37,7 @@ from store.database import Db
 from tests.assets.conftest import Pipeline, Roomy
 from tests.degraded.conftest import Told, tell
 from tests.hostile import HOSTILE, assemble, small_paper
+from tests.resources.tiny_encoders import tiny_encoder
 
 ROOT = Path(__file__).parents[2]
 MAKERS = {name: maker for name, maker, _ in HOSTILE}
@@ -358,14 +358,7 @@ def features_gone(finished: Searched, db: Db, out: Path, patch: pytest.MonkeyPat
     return told
 
 
-class Vectorless(Encoder):
-    """An encoder that is known, and has not embedded anything yet."""
-
-    def describe(self) -> EncoderSpec:
-        return EncoderSpec("tiny", "0" * 64, "0" * 64, "gelu", 16, OPEN_CLIP_PREPROCESSING)
-
-
-class Choking(Vectorless):
+class Choking(Encoder):
     """An encoder that does not fit, whatever it is given."""
 
     def embed(self, images: Sequence[Image]) -> Any:
@@ -374,13 +367,16 @@ class Choking(Vectorless):
 
 
 def encoder_over_budget(finished: Searched, db: Db, out: Path, patch: pytest.MonkeyPatch) -> Told:
-    pipeline = replace(finished.pipeline, encoder=Choking(spec="open_clip:tiny"))
+    pipeline = replace(
+        finished.pipeline, encoder=Choking(spec=f"open_clip:{tiny_encoder(out / 'tiny')}")
+    )
     pipeline.run(only=["tiles", "tile_embeddings"])
     return tell(pipeline, db, [finished.id_of("paper")], out)
 
 
 def encoder_waiting(finished: Searched, db: Db, out: Path, patch: pytest.MonkeyPatch) -> Told:
-    pipeline = replace(finished.pipeline, encoder=Vectorless(spec="open_clip:tiny"))
+    unused = Encoder(spec=f"open_clip:{tiny_encoder(out / 'tiny')}")
+    pipeline = replace(finished.pipeline, encoder=unused)
     return tell(pipeline, db, [finished.id_of("paper")], out)
 
 
@@ -418,7 +414,7 @@ DONE: dict[str, Provoke] = {
 NOTED = {"earlier_apart": "candidates_capped"}
 """Ways that are told of a document although it is not at fault."""
 
-FAILING = ("budget_hopeless", "encoder_missing", "step_failed")
+FAILING = ("budget_hopeless", "encoder_missing", "encoder_without_room", "step_failed")
 """Ways in which the run fails."""
 
 ELSEWHERE = {"op_stopped": "tests/faults/test_greedy_ops.py"}
@@ -523,6 +519,9 @@ def test_a_run_that_fails_says_so_and_leaves_no_report_that_is_ok(
             pipeline.memory = Roomy(room_mb=1)
         case "encoder_missing":
             pipeline.encoder = Encoder(spec="open_clip:ViT-B-32/./nowhere.safetensors", cores=1)
+        case "encoder_without_room":
+            folder = tiny_encoder(tmp_path / "tiny")
+            pipeline.encoder = Encoder(spec=f"open_clip:{folder}", budget_mb=100)
         case _:
 
             def odd(*_: object) -> None:
