@@ -1,13 +1,15 @@
 """Memory of the ops: what each one holds, what it predicted, and whether size changes it.
 
     python benchmarks/memory.py table PDF...
-    python benchmarks/memory.py flat [--pages 2000] [--papers 25] [--times 10] [--only pages]
+    python benchmarks/memory.py flat [--pages 2000] [--papers 25] [--times 10] [--repeats 3]
+        [--only pages]
 
 ``table`` makes the documents on an empty home and prints, per op, its budget, its predicted and its
 measured peak and their ratio, of the materialization that held the most.
 
 ``flat`` makes a document of a tenth of the pages, one of all of them, a corpus of some papers and
-one of ten times as many, each on an empty home, and prints the ratio of each op's peaks. Documents
+one of ten times as many, each on an empty home, and prints the ratio of each op's peaks. Small work
+is done several times, so that the largest of several runs stands on either side. Documents
 are made for it: small pages with lines of text, every second one of a long document and every one
 of a paper with a panel; every twentieth panel is a copy of an earlier one, so that searching,
 verifying and reporting have work to do.
@@ -25,8 +27,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -89,6 +92,7 @@ def main() -> None:
     flat.add_argument("--pages", type=int, default=2000)
     flat.add_argument("--papers", type=int, default=25)
     flat.add_argument("--times", type=int, default=10)
+    flat.add_argument("--repeats", type=int, default=3)
     flat.add_argument("--only", choices=("pages", "papers"))
     commands.add_parser("peaks", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -126,12 +130,12 @@ def show_flat(arguments: argparse.Namespace) -> bool:
             few, many = arguments.pages // times, arguments.pages
             small, large = (document(folder / f"{n}.pdf", n, seed=1, every=2) for n in (few, many))
             print(f"\na document of {few} pages and one of {many}\n")
-            sound &= compare(made([small]), made([large]))
+            sound &= compare(largest([small], arguments.repeats), made([large]))
         if arguments.only != "pages":
             few, many = arguments.papers, arguments.papers * times
             papers = [document(folder / f"paper-{n}.pdf", 4, seed=100 + n) for n in range(many)]
             print(f"\n{few} papers of 4 pages and {many}\n")
-            sound &= compare(made(papers[:few]), made(papers))
+            sound &= compare(largest(papers[:few], arguments.repeats), made(papers))
     return sound
 
 
@@ -151,6 +155,18 @@ def compare(small: dict[str, Peak], large: dict[str, Peak]) -> bool:
         )
         sound &= ratio <= 1 + FLAT_WITHIN and peak.peak_mb <= peak.budget_mb
     return sound
+
+
+def largest(pdfs: Sequence[Path], repeats: int) -> dict[str, Peak]:
+    """What each op held at most when the same documents were made several times."""
+    times = [made(pdfs) for _ in range(repeats)]
+    return {
+        op: replace(
+            max((peaks[op] for peaks in times), key=lambda peak: peak.peak_mb),
+            runs=sum(peaks[op].runs for peaks in times),
+        )
+        for op in times[0]
+    }
 
 
 def made(pdfs: Sequence[Path]) -> dict[str, Peak]:
@@ -194,7 +210,9 @@ def recorded() -> dict[str, dict[str, float]]:
             for record in instance.fetch_materializations(key, limit=10_000).records:
                 materialization = record.asset_materialization
                 assert materialization is not None
-                numbers = {name: value.value for name, value in materialization.metadata.items()}
+                numbers: dict[str, Any] = {
+                    name: value.value for name, value in materialization.metadata.items()
+                }
                 if numbers.get("items"):
                     seen[record.run_id] = numbers
             if seen:
