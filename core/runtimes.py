@@ -53,11 +53,12 @@ class Conversion:
     large_batch: int = 2
     """The same for larger ones."""
 
-    base_mb: float = 600.0
+    base_mb: float = 550.0
     """What conversion takes whatever the weights: torch, open_clip and the exporter."""
 
-    per_weight: float = 2.0
-    """What it takes for each byte of weights."""
+    per_weight: float = 0.8
+    """What it takes for each byte of the file; a half to a third of it may be the text tower, which
+    is not read."""
 
     def batch(self, weights_bytes: int) -> int:
         """Images at a time that suit a tower with weights of so many bytes."""
