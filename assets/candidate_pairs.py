@@ -1,6 +1,6 @@
 """Candidate pairs: which panels are worth a closer look."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -174,11 +174,9 @@ def _drop_second_readings(db: Db, found: dict[str, Found]) -> None:
 
 def _search_local(db: Db, copy_search: CopySearch, found: dict[str, Found]) -> None:
     spec = copy_search.spec
-    new = _unpacked(store.panel_features.index(db, spec.features_id, list(found)))
-    blocks = (
-        _unpacked(dict(rows))
-        for rows in store.panel_features.stored_blocks(db, spec.features_id, PANELS_PER_BLOCK)
-    )
+    new = _unpacked(store.panel_features.index(db, spec.features_id, list(found)).items())
+    stored = store.panel_features.stored_blocks(db, spec.features_id, PANELS_PER_BLOCK)
+    blocks = map(_unpacked, stored)  # unlike a loop it does not hold the rows meanwhile
     result = search_local(new, blocks, spec.local_search)
     for pair in result.candidates:
         owner = pair.a if pair.a in found else pair.b
@@ -188,8 +186,8 @@ def _search_local(db: Db, copy_search: CopySearch, found: dict[str, Found]) -> N
         found[panel_id].capped.append(CAPPED)
 
 
-def _unpacked(packed: Mapping[str, bytes]) -> dict[str, LocalFeatures]:
-    return {panel_id: LocalFeatures.from_bytes(data) for panel_id, data in packed.items()}
+def _unpacked(packed: Iterable[tuple[str, bytes]]) -> dict[str, LocalFeatures]:
+    return {panel_id: LocalFeatures.from_bytes(data) for panel_id, data in packed}
 
 
 def _search_encoder(

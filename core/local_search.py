@@ -149,6 +149,7 @@ def search_local(
         if len(found) > most:
             kept, dropped = _capped(found.values(), fresh, spec)
             found, capped = {(c.a, c.b): c for c in kept}, capped | dropped
+        del block, target, order  # the next block is read without this one in memory
     kept, dropped = _capped(found.values(), fresh, spec)
     return LocalSearchResult(tuple(kept), tuple(sorted(capped | dropped)), compared)
 

@@ -80,5 +80,6 @@ def stored_blocks(
         ).fetchall()
         if not rows:
             return
-        yield rows
         after = rows[-1][0]
+        yield rows
+        del rows  # the next block is read without this one in memory

@@ -1,4 +1,7 @@
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +42,23 @@ def test_blocks_do_not_change_what_is_found() -> None:
     names = sorted(PANELS)
     blocks = [{name: PANELS[name] for name in names[i : i + 2]} for i in range(0, 6, 2)]
     assert found(COPIES, blocks) == found(COPIES, [PANELS])
+
+
+def test_one_block_of_stored_panels_is_in_memory_at_a_time() -> None:
+    earlier: list[weakref.ref[Any]] = []
+
+    def blocks() -> Iterator[dict[str, LocalFeatures]]:
+        for name, panel in PANELS.items():
+            assert not any(block() is not None for block in earlier)
+            mine = LocalFeatures(panel.points.copy(), panel.descriptors.copy(), panel.words)
+            earlier.append(weakref.ref(mine.points))
+            block = {name: mine}
+            del mine
+            yield block
+            del block
+
+    assert search_local(COPIES, blocks(), SPEC).candidates
+    assert len(earlier) == len(PANELS)
 
 
 @pytest.mark.parametrize("seed", range(3))
