@@ -16,8 +16,8 @@ def serving_encoder(db: Db, copy_search: CopySearch, encoder: Encoder) -> Encode
     Of two that are configured it is the one that was last switched to, or else the first.
 
     Raises:
-        EncoderError: One is configured or required, but is not to be had; the run fails, and no
-            other model takes its place.
+        EncoderError: One is configured or required, but is not to be had, or more than two are;
+            the run fails, and no other model takes its place.
     """
     choice = copy_search.spec.tile_first
     if choice == "off" or (choice == "auto" and not encoder.configured):
@@ -25,6 +25,11 @@ def serving_encoder(db: Db, copy_search: CopySearch, encoder: Encoder) -> Encode
     configured = encoder.each()
     if len(configured) < 2:
         return encoder
+    if len(configured) > 2:
+        raise EncoderError(
+            f"{len(configured)} encoders are configured: name the one that serves and the one that "
+            "is to take its place"
+        )
     switched = store.encoders.switched_to(db)
     named = (one for one in configured if one.describe().encoder_id == switched)
     return configured[0] if switched is None else next(named, configured[0])
@@ -40,17 +45,12 @@ def waiting_encoder(db: Db, copy_search: CopySearch, encoder: Encoder) -> Encode
     """The other one of two configured encoders: it is prepared, or was in force before.
 
     Raises:
-        EncoderError: One of them is not to be had, or more than two are configured.
+        EncoderError: As for the serving one.
     """
     serving = serving_encoder(db, copy_search, encoder)
     configured = encoder.each()
     if serving is None or len(configured) < 2:
         return None
-    if len(configured) > 2:
-        raise EncoderError(
-            f"{len(configured)} encoders are configured: name the one that serves and the one that "
-            "is to take its place"
-        )
     return configured[1] if serving.spec == configured[0].spec else configured[0]
 
 

@@ -107,14 +107,13 @@ def encoders(
     def pending(db: Db, job: Job, limit: int) -> list[PendingEncoder]:
         found = [_wanted(one, job.batch_keys[0]) for one in encoder.each()]
         open_units = store.work.not_done(db, job, [one.unit for one in found])
-        kept = {one.unit: stored_encoder(images, one.unit) for one in found}
-        return [
-            one
-            for one in found
-            if one.unit in open_units
-            or (stored := kept[one.unit]) is None
-            or stored.manifest.converter != CONVERTER
-        ][:limit]
+
+        def is_lost(unit: str) -> bool:
+            """Done, and no longer in the image store; what failed never was."""
+            failed = store.work.has_failed(db, job.asset, unit)
+            return not failed and stored_encoder(images, unit) is None
+
+        return [one for one in found if one.unit in open_units or is_lost(one.unit)][:limit]
 
     def make(items: Sequence[PendingEncoder]) -> list[Manifest | Refused]:
         results: list[Manifest | Refused] = []

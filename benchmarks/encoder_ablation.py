@@ -127,9 +127,9 @@ def _collect(out: Path) -> None:
                 "SELECT panel_a, panel_b, channel, score FROM candidate_pairs"
             )
         ]
-        (encoder,) = store.encoders.stored(db)
-        rows = store.tile_embeddings.of_panels(db, encoder.table_name, list(panels))
-    tiles = TileVectors(encoder.encoder_id, rows.panel_ids, rows.ordinals, rows.vectors)
+        ((encoder_id, table),) = store.encoders.tables(db).items()
+        rows = store.tile_embeddings.of_panels(db, table, list(panels))
+    tiles = TileVectors(encoder_id, rows.panel_ids, rows.ordinals, rows.vectors)
     made = {
         "panels": panels,
         "candidates": candidates,

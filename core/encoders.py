@@ -130,11 +130,11 @@ def parse_encoder(text: str) -> EncoderChoice | None:
 
 
 def each_encoder(text: str) -> list[str]:
-    """The settings of single encoders in one of several, separated by blanks; the first serves.
+    """The settings of single encoders in one of several, separated by blanks, each once.
 
     A blank within a path separates nothing: every setting begins with its kind.
     """
-    return [one for one in re.split(r"\s+(?=open_clip:)", text.strip()) if one]
+    return list(dict.fromkeys(one for one in re.split(r"\s+(?=open_clip:)", text.strip()) if one))
 
 
 def _is_path(text: str) -> bool:

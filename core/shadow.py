@@ -87,7 +87,7 @@ def shadow_recall(
         count: How many nearest panels count.
 
     Raises:
-        ValueError: They were asked different questions.
+        ValueError: They were asked different questions, or none that has an answer.
     """
     if set(serving) != set(other):
         raise ValueError("both encoders are to be asked for the same panels")
@@ -96,13 +96,15 @@ def shadow_recall(
         for panel, own in serving.items()
         if own
     ]
+    if not shares:
+        raise ValueError("no panel has a neighbour, so there is nothing to compare")
     return ShadowRecall(
         count=count,
         confirmed=len(confirmed),
         serving_found=sum(_together(serving, pair, count) for pair in confirmed),
         next_found=sum(_together(other, pair, count) for pair in confirmed),
         panels=len(shares),
-        agreement=float(np.mean(shares)) if shares else 1.0,
+        agreement=float(np.mean(shares)),
     )
 
 

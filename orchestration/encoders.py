@@ -17,29 +17,31 @@ from core.embedding_search import TileVectors
 from core.encoders import EncoderSpec
 from core.errors import InputError
 from core.shadow import ShadowRecall, nearest_panels, shadow_recall
+from orchestration.budgets import share_of
 from orchestration.definitions import defs, resources_of
 from orchestration.headless import (
     FAILED,
     FAILED_BECAUSE,
     INCOMPLETE,
+    QUIET,
+    close_killed_runs,
+    execute,
     first_failure,
     prepare,
 )
-from orchestration.launcher import PROCESS_TAG, this_process
-from orchestration.requests import chunks, range_tags
+from orchestration.requests import chunks
 from orchestration.settings import Settings
 from orchestration.terminal import say
 from resources.encoder import Encoder, NotConvertedError
 from resources.postgres import Postgres
 from resources.settings import CopySearch
 from store.database import Db
-from store.encoders import StoredEncoder
 
 NEAREST = 10
 """Panels that count as found, as in the candidate recall at 10 of copy-detection benchmarks."""
 
 SAMPLED_PANELS = 200
-"""Panels whose neighbours are compared: agreement to within some percent, in seconds."""
+"""Panels whose neighbours are compared."""
 
 MOST_CONFIRMED = 500
 """Confirmed pairs that are asked for, the likeliest first."""
@@ -81,8 +83,8 @@ def show(settings: Settings, out: Console) -> None:
     postgres, copy_search, encoder = _resources(settings)
     states: dict[str, str] = {}
     with postgres.connect() as db:
-        stored = store.encoders.stored(db)
-        counts = {one.encoder_id: store.encoders.vectors(db, one) for one in stored}
+        tables = store.encoders.tables(db)
+        counts = {name: store.encoders.vectors(db, table) for name, table in tables.items()}
         states |= dict.fromkeys(counts, "kept, not configured")
         try:
             serving = encoder_in_force(db, copy_search, encoder)
@@ -113,6 +115,7 @@ def prepare_next(settings: Settings, out: Console, err: Console) -> int:
         The exit code: 3 where panels could not be embedded, 1 where the run failed.
     """
     settings = replace(settings, beside="nothing")
+    share = share_of(settings)
     postgres = prepare(settings)
     _, copy_search, encoder = _resources(settings)
     with postgres.connect() as db:
@@ -121,13 +124,9 @@ def prepare_next(settings: Settings, out: Console, err: Console) -> int:
         keys = store.page_batches.keys(db)
     failed = ""
     with dg.DagsterInstance.get() as instance:
+        close_killed_runs(instance)
         for part in chunks([keys] if keys else []):
-            result = dg.execute_job(
-                dg.reconstructable(job),
-                instance=instance,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                tags={**range_tags(part), PROCESS_TAG: this_process()},
-            )
+            result = execute(job, instance, part, share, QUIET)
             if not result.success:
                 failed = failed or first_failure(result)
     if failed:
@@ -225,16 +224,16 @@ def _both(db: Db, copy_search: CopySearch, encoder: Encoder) -> Both:
 
 def _shadow(db: Db, both: Both) -> ShadowRecall:
     """Ask both for the nearest panels of known copies and of a sample, over what both have seen."""
-    stored = {one.encoder_id: one for one in store.encoders.stored(db)}
-    missing = [
-        spec.encoder_id
-        for spec in (both.serving, both.waiting)
-        if spec.encoder_id not in stored or not store.encoders.vectors(db, stored[spec.encoder_id])
+    tables = store.encoders.tables(db)
+    ids = [spec.encoder_id for spec in (both.serving, both.waiting)]
+    panels = [
+        set(store.encoders.embedded_panels(db, tables[name])) if name in tables else set[str]()
+        for name in ids
     ]
-    if missing:
-        raise InputError(f"nothing has been embedded yet with {' and '.join(missing)}")
-    tables = [stored[spec.encoder_id] for spec in (both.serving, both.waiting)]
-    seen = set.intersection(*(set(store.encoders.embedded_panels(db, one)) for one in tables))
+    if not all(panels):
+        unused = [name for name, some in zip(ids, panels, strict=True) if not some]
+        raise InputError(f"nothing has been embedded yet with {' and '.join(unused)}")
+    seen = set.intersection(*panels)
     confirmed = [
         pair
         for pair in store.encoders.confirmed_pairs(db, CONFIRMED_TIERS, MOST_CONFIRMED)
@@ -242,28 +241,25 @@ def _shadow(db: Db, both: Both) -> ShadowRecall:
     ]
     sample = sorted(seen, key=lambda panel: sha256(panel.encode()).digest())[:SAMPLED_PANELS]
     asked = sorted({*sample, *(panel for pair in confirmed for panel in pair)})
-    found = [
-        _nearest(db, spec, one, asked, seen)
-        for spec, one in zip((both.serving, both.waiting), tables, strict=True)
-    ]
+    found = [_nearest(db, name, tables[name], asked, seen) for name in ids]
     return shadow_recall(found[0], found[1], confirmed, NEAREST)
 
 
 def _nearest(
-    db: Db, spec: EncoderSpec, stored: StoredEncoder, asked: list[str], seen: set[str]
+    db: Db, encoder_id: str, table: str, asked: list[str], seen: set[str]
 ) -> dict[str, list[str]]:
     """The nearest panels of each panel asked for, some panels and some blocks at a time."""
 
     def of(rows: store.tile_embeddings.Rows) -> TileVectors:
         kept = np.isin(rows.panel_ids, list(seen))
         return TileVectors(
-            spec.encoder_id, rows.panel_ids[kept], rows.ordinals[kept], rows.vectors[kept]
+            encoder_id, rows.panel_ids[kept], rows.ordinals[kept], rows.vectors[kept]
         )
 
     found: dict[str, list[str]] = {}
     for start in range(0, len(asked), AT_A_TIME):
         part = asked[start : start + AT_A_TIME]
-        own = of(store.tile_embeddings.of_panels(db, stored.table_name, part))
-        blocks = store.tile_embeddings.stored_blocks(db, stored.table_name, PANELS_PER_BLOCK)
+        own = of(store.tile_embeddings.of_panels(db, table, part))
+        blocks = store.tile_embeddings.stored_blocks(db, table, PANELS_PER_BLOCK)
         found |= nearest_panels(own, (of(rows) for rows in blocks), NEAREST)
     return found

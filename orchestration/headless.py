@@ -1,7 +1,7 @@
 """Headless runs: what ``quire run`` does, step by step, through Dagster."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import store.progress
 from assets.duplicate_reports import Exported, export
 from core.batches import runs_of_neighbours
 from core.errors import InputError
-from orchestration.budgets import share_of
+from orchestration.budgets import Share, share_of
 from orchestration.definitions import defs, resources_of
 from orchestration.ingest import Received, find_files, receive, register_partitions
 from orchestration.launcher import PROCESS_TAG, is_abandoned, this_process
@@ -37,6 +37,9 @@ MOST_TROUBLES = 20
 INCOMPLETE = 3
 FAILED = 1
 FAILED_BECAUSE = "the run failed:"
+
+QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""Run configuration: the terminal is Quire's own; the log is in the UI."""
 
 MEMORY_TAG = "quire/memory"
 """Tag of a headless run: the limit of the whole, and what its ops may hold of that."""
@@ -94,20 +97,12 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
         with postgres.connect() as db:
             registered = store.page_batches.keys(db)
             wanted = store.page_batches.keys(db, documents)
-        _close_killed_runs(instance)
+        close_killed_runs(instance)
         failed = ""
         for keys in chunks(runs_of_neighbours(wanted, registered)):
             with _progress(postgres, keys, err):
-                result = dg.execute_job(
-                    dg.reconstructable(copy_search_job),
-                    instance=instance,
-                    run_config=_run_config(options, copy_search),
-                    tags={
-                        **range_tags(keys),
-                        PROCESS_TAG: this_process(),
-                        MEMORY_TAG: str(share),
-                    },
-                )
+                config = _run_config(options, copy_search)
+                result = execute(copy_search_job, instance, keys, share, config)
             new_work = new_work or _anything_new(result)
             if not result.success:
                 failed = failed or first_failure(result)
@@ -124,7 +119,27 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
     return _tell(exported, failed, new_work, out, err)
 
 
-def _close_killed_runs(instance: dg.DagsterInstance) -> None:
+def execute(
+    job: Callable[[], dg.JobDefinition],
+    instance: dg.DagsterInstance,
+    keys: Sequence[str],
+    share: Share,
+    config: dict[str, Any],
+) -> dg.JobExecutionResult:
+    """Run a job over neighbouring partitions in this process.
+
+    Args:
+        job: Makes the job; at the top of a module, so that processes of ops can call it, too.
+        instance: Where the run is recorded.
+        keys: The partitions, in their order.
+        share: How memory is shared out, for the run's tags.
+        config: The run's configuration.
+    """
+    tags = {**range_tags(keys), PROCESS_TAG: this_process(), MEMORY_TAG: str(share)}
+    return dg.execute_job(dg.reconstructable(job), instance=instance, run_config=config, tags=tags)
+
+
+def close_killed_runs(instance: dg.DagsterInstance) -> None:
     """Mark runs that nobody executes any more as failed; without a daemon nothing else would."""
     for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
         if is_abandoned(record.dagster_run):
@@ -154,7 +169,7 @@ def _run_config(options: Options, copy_search: CopySearch) -> dict[str, Any]:
                 "config": copy_search.model_dump(include=set(type(copy_search).model_fields))
             },
         },
-        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        **QUIET,
     }
     if options.recompute:
         names = [node.name for node in copy_search_job().graph.nodes]

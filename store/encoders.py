@@ -1,46 +1,19 @@
 """Encoders: which one serves, and what is remembered about each of them beside its vectors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
 from psycopg import Connection
-from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier
-
-
-@dataclass(frozen=True)
-class StoredEncoder:
-    """An encoder that has vectors, or a table for them.
-
-    Attributes:
-        encoder_id: Its id.
-        table_name: Where its vectors are.
-        dim: Length of a vector.
-        created_at: When it was first used.
-        served_at: When it was last switched to; None: never.
-    """
-
-    encoder_id: str
-    table_name: str
-    dim: int
-    created_at: datetime
-    served_at: datetime | None
-
 
 _ASSETS = {"serving": "tile_embeddings", "next": "next_tile_embeddings"}
 
 
-def stored(db: Connection) -> list[StoredEncoder]:
-    """All encoders, the oldest first."""
-    with db.cursor(row_factory=class_row(StoredEncoder)) as cursor:
-        return cursor.execute(
-            """
-            SELECT encoder_id, table_name, dim, created_at, max(switched_at) AS served_at
-            FROM encoders LEFT JOIN encoder_switches USING (encoder_id)
-            GROUP BY encoder_id ORDER BY created_at, encoder_id
-            """
-        ).fetchall()
+def tables(db: Connection) -> dict[str, str]:
+    """The table with the vectors of each encoder, by the encoder's id, the oldest first."""
+    rows = db.execute(
+        "SELECT encoder_id, table_name FROM encoders ORDER BY created_at, encoder_id"
+    ).fetchall()
+    return dict(rows)
 
 
 def switched_to(db: Connection) -> str | None:
@@ -58,27 +31,18 @@ def switch_to(db: Connection, encoder_id: str, spec: str) -> None:
 
     Args:
         db: A connection.
-        encoder_id: The encoder that is to serve.
+        encoder_id: The encoder that is to serve; it has a table of vectors.
         spec: Spec id of its embeddings.
-
-    Raises:
-        KeyError: It has no vectors here.
     """
+    values = {**_ASSETS, "id": encoder_id, "spec": spec}
     with db.transaction():
         db.execute("SELECT pg_advisory_xact_lock(hashtext('encoders'))")
-        known = db.execute(
-            "SELECT 1 FROM encoders WHERE encoder_id = %(id)s", {"id": encoder_id}
-        ).fetchone()
-        if known is None:
-            raise KeyError(encoder_id)
-        db.execute("INSERT INTO encoder_switches (encoder_id) VALUES (%(id)s)", {"id": encoder_id})
+        db.execute("INSERT INTO encoder_switches (encoder_id) VALUES (%(id)s)", values)
         # Of one encoder the ledger has either asset, and both where it was configured alone before.
-        db.execute(
-            "DELETE FROM work WHERE asset = %(next)s AND spec <> %(spec)s", _ASSETS | {"spec": spec}
-        )
+        db.execute("DELETE FROM work WHERE asset = %(next)s AND spec <> %(spec)s", values)
         db.execute(
             "UPDATE work SET asset = %(next)s WHERE asset = %(serving)s AND spec <> %(spec)s",
-            _ASSETS | {"spec": spec},
+            values,
         )
         db.execute(
             """
@@ -86,18 +50,17 @@ def switch_to(db: Connection, encoder_id: str, spec: str) -> None:
               AND EXISTS (SELECT FROM work AS o WHERE o.asset = %(serving)s
                             AND o.unit = w.unit AND o.spec = w.spec)
             """,
-            _ASSETS | {"spec": spec},
+            values,
         )
         db.execute(
             "UPDATE work SET asset = %(serving)s WHERE asset = %(next)s AND spec = %(spec)s",
-            _ASSETS | {"spec": spec},
+            values,
         )
 
 
-def vectors(db: Connection, encoder: StoredEncoder) -> int:
-    """How many tiles have a vector of this encoder."""
-    statement = SQL("SELECT count(*) FROM {table}").format(table=Identifier(encoder.table_name))
-    row = db.execute(statement).fetchone()
+def vectors(db: Connection, table: str) -> int:
+    """How many tiles have a vector in a table."""
+    row = db.execute(SQL("SELECT count(*) FROM {table}").format(table=Identifier(table))).fetchone()
     assert row is not None
     return row[0]
 
@@ -115,11 +78,9 @@ def confirmed_pairs(db: Connection, tiers: Sequence[str], limit: int) -> list[tu
     ).fetchall()
 
 
-def embedded_panels(db: Connection, encoder: StoredEncoder) -> list[str]:
-    """Panels with vectors of this encoder."""
-    statement = SQL("SELECT DISTINCT panel_id FROM {table}").format(
-        table=Identifier(encoder.table_name)
-    )
+def embedded_panels(db: Connection, table: str) -> list[str]:
+    """Panels with vectors in a table."""
+    statement = SQL("SELECT DISTINCT panel_id FROM {table}").format(table=Identifier(table))
     return [panel_id for (panel_id,) in db.execute(statement)]
 
 

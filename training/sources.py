@@ -106,12 +106,13 @@ def drawn_pictures(count: int, seed: int, workers: int = 2) -> list[Source]:
 
 
 def _drawn(number: int, seed: int) -> Source:
-    kinds = list(DRAWINGS)
-    kind = kinds[number % len(kinds)]
-    group = number // len(kinds) // 4  # four fields of one slide follow each other
-    style = np.random.default_rng([seed, group, number % len(kinds)])
+    turn, place = divmod(number, len(CYCLE))
+    kind = CYCLE[place]
+    slide = turn // 4  # four fields of one slide follow each other
+    style = np.random.default_rng([seed, slide, place])
     rng = np.random.default_rng([seed, number])
-    return Source(f"{kind}-{number:05d}", f"{kind}-{group}", kind, DRAWINGS[kind](style, rng))
+    group = f"{kind}-{place}-{slide}"
+    return Source(f"{kind}-{number:05d}", group, kind, DRAWINGS[kind](style, rng))
 
 
 def _size(style: Rng) -> tuple[int, int]:
@@ -296,3 +297,6 @@ DRAWINGS: dict[str, Callable[[Rng, Rng], Picture]] = {
     "chart": _chart,
 }
 """Kinds of drawing, each from the style of its group and its own randomness."""
+
+CYCLE = (*DRAWINGS, "blot", "blot", "gel")
+"""The order of drawings. Blots come three times: local features are weakest on them."""

@@ -33,7 +33,7 @@ from training.sources import drawn_pictures, real_pictures
 from training.views import ViewSpec
 
 TELL_STEPS = 20
-KEEP_STEPS = 100
+KEEP_STEPS = 200
 """Steps after which the state is kept and validation runs."""
 
 WEIGHTS, CONFIG_FILE = "open_clip_model.safetensors", "open_clip_config.json"

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 import store.encoders
+from core.encoders import EncoderError
 from core.errors import InputError
 from orchestration import encoders as commands
 from orchestration.settings import Settings
@@ -79,7 +80,7 @@ def test_the_next_encoder_is_prepared_while_the_first_serves(
     assert numbers["made"] > 0
     after = db.execute("SELECT * FROM candidate_pairs ORDER BY panel_a, panel_b").fetchall()
     assert before == after
-    assert channels(db) <= {f"encoder:{first}"}
+    assert channels(db) == {f"encoder:{first}"}
     assert "waits, complete" in said(two, "show")
 
 
@@ -102,7 +103,7 @@ def test_they_change_places_at_once_and_back_and_nothing_is_embedded_again(
         assert metadata(other, "next_tile_embeddings")[0]["items"] == 0
         channel = json.loads(two.report(received, "pairs.json"))["report"]["channels"]
         assert [one["detail"] for one in channel if one["kind"] == "encoder"] == [expected]
-        assert channels(db) <= {f"encoder:{expected}"}
+        assert channels(db) == {f"encoder:{expected}"}
     assert two.report(received) == report.read_bytes()
 
 
@@ -141,3 +142,10 @@ def test_one_encoder_has_nothing_to_change_places_with(two: Pipeline) -> None:
     for command, options in (("compare", {}), ("switch", {"force": True})):
         with pytest.raises(InputError, match="no second encoder"):
             said(two, command, **options)
+
+
+def test_three_encoders_are_one_too_many(two: Pipeline, db: psycopg.Connection) -> None:
+    third = tiny_encoder(two.folder / "tiny-3", 3)
+    two.encoder = Encoder(spec=f"{two.encoder.spec} open_clip:{third}", store_url=two.images.url)
+    with pytest.raises(EncoderError, match="3 encoders are configured"):
+        said(two, "show")

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import assets.encoders
 from core.runtimes import MANIFEST
 from resources.encoder import Encoder
 from tests.assets.conftest import Pipeline, Roomy, metadata
@@ -117,3 +118,29 @@ def test_without_torch_a_checkpoint_is_an_error_with_what_to_install(
     assert not result.success
     failures = [e.step_failure_data.error for e in result.all_events if e.is_step_failure]
     assert "quire[conversion]" in str(failures)
+
+
+def test_a_checkpoint_that_does_not_fit_is_tried_once_and_again_with_more(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from tests.resources.test_visual_tower import VIT, write_model
+
+    tried: list[str] = []
+
+    def without_room(*args: Any, **options: Any) -> None:
+        tried.append("")
+        if len(tried) > 10:
+            raise RuntimeError("it is tried again and again")
+        raise MemoryError("the process that converts was ended from outside")
+
+    monkeypatch.setattr(assets.encoders, "convert_in_child", without_room)
+    folder = write_model(pipeline.folder / "checkpoint", VIT)
+    with_paper(pipeline, f"open_clip:{folder}")
+    (result,) = pipeline.run(only=UP_TO_ENCODERS)
+    (numbers,) = metadata(result, "encoders")
+    assert (numbers["failed"], len(tried)) == (1, 1)
+    assert "would do" in str(numbers["reasons"])
+    pipeline.memory = Roomy(room_mb=3000)
+    pipeline.run(only=UP_TO_ENCODERS)
+    assert len(tried) == 2

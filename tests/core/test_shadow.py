@@ -70,3 +70,5 @@ def test_known_copies_and_common_neighbours_are_counted() -> None:
     assert recall.agreement == pytest.approx((0.5 + 0.5 + 1) / 3)
     with pytest.raises(ValueError, match="same panels"):
         shadow_recall(serving, {"a": []}, [], 2)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        shadow_recall({"a": []}, {"a": []}, [], 2)
