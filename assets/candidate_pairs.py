@@ -10,7 +10,7 @@ import store.encoders
 import store.panel_features
 import store.panels
 import store.tile_embeddings
-from assets.encoder_channel import embeddings_spec, encoder_in_force
+from assets.encoder_channel import embeddings_spec, serving_encoder
 from assets.panel_features import panel_features
 from assets.partitions import page_batches, per_batches
 from assets.tile_embeddings import tile_embeddings
@@ -74,13 +74,14 @@ def candidates_spec(db: Db, copy_search: CopySearch, encoder: Encoder) -> str:
     It names the encoder's background: pairs that were sought before there were panels enough to
     fit one are sought again when there is.
     """
-    described = encoder_in_force(db, copy_search, encoder)
-    if described is None:
+    serving = serving_encoder(db, copy_search, encoder)
+    if serving is None:
         return copy_search.spec.candidates_id(None)
-    packed = store.encoders.background(db, described.encoder_id)
-    background = Background.from_bytes(packed).background_id if packed else "none"
+    described = serving.describe()
+    background = serving.background() or _fitted(db, described)
+    named = background.background_id if background else "none"
     search = EmbeddingSearchSpec(described.encoder_id)
-    return copy_search.spec.candidates_id(f"{copy_search.spec.tiles_id} {search} {background}")
+    return copy_search.spec.candidates_id(f"{copy_search.spec.tiles_id} {search} {named}")
 
 
 @dg.asset(
@@ -110,8 +111,9 @@ def candidate_pairs(
     for copy-move.
     """
     with postgres.connect() as db:
-        described = encoder_in_force(db, copy_search, encoder)
-        background = None if described is None else _background(db, described)
+        serving = serving_encoder(db, copy_search, encoder)
+        described = None if serving is None else serving.describe()
+        background = None if serving is None else _background(db, serving)
         candidate_spec = candidates_spec(db, copy_search, encoder)
         stored = store.panel_features.count(db, copy_search.spec.features_id, PANELS_PER_BLOCK)
     encoder_specs = None
@@ -210,17 +212,23 @@ def _search_encoder(
         found[panel_id].capped.append(CAPPED)
 
 
-def _background(db: Db, described: EncoderSpec) -> Background | None:
-    """The encoder's background, fitted once there are panels enough, and then kept."""
+def _background(db: Db, encoder: Encoder) -> Background | None:
+    """The encoder's own, or one that is fitted once there are panels enough, and kept."""
+    described = encoder.describe()
+    if known := encoder.background() or _fitted(db, described):
+        return known
     table = store.tile_embeddings.table_of(db, described.encoder_id, described.dim)
-    packed = store.encoders.background(db, described.encoder_id)
-    if packed is None:
-        blocks = store.tile_embeddings.stored_blocks(db, table, PANELS_PER_BLOCK)
-        fitted = fit_background((_vectors(described, rows) for rows in blocks), BackgroundSpec())
-        if fitted is None:
-            return None
-        packed = store.encoders.set_background(db, described.encoder_id, fitted.to_bytes())
+    blocks = store.tile_embeddings.stored_blocks(db, table, PANELS_PER_BLOCK)
+    fitted = fit_background((_vectors(described, rows) for rows in blocks), BackgroundSpec())
+    if fitted is None:
+        return None
+    packed = store.encoders.set_background(db, described.encoder_id, fitted.to_bytes())
     return Background.from_bytes(packed)
+
+
+def _fitted(db: Db, described: EncoderSpec) -> Background | None:
+    packed = store.encoders.background(db, described.encoder_id)
+    return Background.from_bytes(packed) if packed else None
 
 
 def _vectors(described: EncoderSpec, rows: store.tile_embeddings.Rows) -> TileVectors:

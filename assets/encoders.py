@@ -19,7 +19,7 @@ from core.errors import BudgetError, InputError
 from core.runtimes import CONVERSION, CONVERTER, Manifest, Runtime, checkpoint_sha256
 from core.text import visible
 from core.work import Job, Outcome, spec_id
-from resources.checkpoints import find_checkpoint
+from resources.checkpoints import find_checkpoint, folder_of
 from resources.conversion import convert_in_child
 from resources.encoder import Encoder
 from resources.encoder_folder import EncoderFolder, folder_encoder, keep, stored_encoder
@@ -155,11 +155,9 @@ def encoders(
 
 def _wanted(encoder: Encoder, batch_key: str) -> PendingEncoder:
     choice = encoder.choice()
-    folder = (
-        folder_encoder(Path(choice.location).expanduser()) if choice.source == "folder" else None
-    )
-    if folder is not None:
-        return PendingEncoder(encoder, folder.manifest.checkpoint, batch_key, folder, 1.0)
+    folder = folder_of(choice)
+    if folder is not None and (found := folder_encoder(folder)):
+        return PendingEncoder(encoder, found.manifest.checkpoint, batch_key, found, 1.0)
     checkpoint = find_checkpoint(choice)
     weights_mb = checkpoint.path.stat().st_size / 1e6
     mb = CONVERSION.base_mb + CONVERSION.per_weight * weights_mb

@@ -23,7 +23,7 @@ from pathlib import Path
 from core.encoders import EncoderChoice, parse_encoder
 from core.parity import GATE
 from core.runtimes import CONVERSION, Manifest, Runtime, Trial
-from resources.checkpoints import find_checkpoint
+from resources.checkpoints import find_checkpoint, folder_of
 from resources.conversion import convert
 from resources.encoder_folder import EncoderFolder, folder_encoder
 from resources.trial import pictures_in, run_trial
@@ -90,8 +90,9 @@ def in_process(code: str, *arguments: object, stdin: str = "") -> str:
 
 def plain(choice: EncoderChoice, pictures: Sequence[Path], cores: int) -> Line:
     """open_clip's own loop over the files."""
-    if choice.source == "folder":
-        arguments = {"model_name": f"local-dir:{Path(choice.location).expanduser().resolve()}"}
+    folder = folder_of(choice)
+    if folder is not None:
+        arguments = {"model_name": f"local-dir:{folder.resolve()}"}
     elif choice.source == "hub":
         arguments = {"model_name": f"hf-hub:{choice.location}"}
     else:

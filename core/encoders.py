@@ -24,8 +24,11 @@ Vectors = NDArray[np.float32]
 Activation = Literal["gelu", "quick_gelu", "architecture"]
 """``architecture``: the tower has no such choice (ResNets, everything from timm)."""
 
+OWN = "quire"
+"""What the encoder that comes with Quire is called."""
+
 _WRITTEN_AS = (
-    "open_clip:ARCHITECTURE/TAG, open_clip:ARCHITECTURE//path/to/weights.safetensors, "
+    "quire, open_clip:ARCHITECTURE/TAG, open_clip:ARCHITECTURE//path/to/weights.safetensors, "
     "open_clip:/path/to/folder or open_clip:hf-hub:ORGANISATION/REPOSITORY"
 )
 
@@ -42,19 +45,20 @@ class EncoderChoice:
     """What a user wrote: where to find an encoder, before anything about it is known.
 
     Attributes:
-        source: ``tag`` (published weights of a known architecture), ``file`` (weights in a file, of
-            a known architecture), ``folder`` (weights beside their ``open_clip_config.json``) or
-            ``hub`` (such a folder, in the local Hugging Face cache).
-        architecture: open_clip's name for it, such as ``ViT-B-32``; empty for folders and hub.
+        source: ``own`` (the one that comes with Quire), ``tag`` (published weights of a known
+            architecture), ``file`` (weights in a file, of a known architecture), ``folder``
+            (weights beside their ``open_clip_config.json``) or ``hub`` (such a folder, in the local
+            Hugging Face cache).
+        architecture: open_clip's name for it, such as ``ViT-B-32``; empty for the others.
         location: The tag, file, folder or ``organisation/repository``.
         activation: What the user says of a file; None where nothing was said.
         like_tag: The published tag whose activation and preprocessing a file shares, as the user
             says; empty where nothing was said.
     """
 
-    source: Literal["tag", "file", "folder", "hub"]
-    architecture: str
-    location: str
+    source: Literal["own", "tag", "file", "folder", "hub"]
+    architecture: str = ""
+    location: str = ""
     activation: Literal["gelu", "quick_gelu"] | None = None
     like_tag: str = ""
 
@@ -62,6 +66,8 @@ class EncoderChoice:
         option = f"?activation={self.activation}" if self.activation else ""
         option = f"?tag={self.like_tag}" if self.like_tag else option
         match self.source:
+            case "own":
+                return OWN
             case "hub":
                 return f"open_clip:hf-hub:{self.location}"
             case "folder":
@@ -74,6 +80,7 @@ def parse_encoder(text: str) -> EncoderChoice | None:
     """Read a setting such as ``QUIRE_IMAGE_ENCODER``.
 
     ========================================  ======================================================
+    ``quire``                                 the encoder that comes with Quire
     ``open_clip:ViT-B-32/laion2b_s34b_b79k``  a tag that open_clip publishes
     ``open_clip:ViT-B-32//models/my.pt``      a weights file; relative ones start with ``./``
     ``...?activation=quick_gelu``             after a file that does not say it itself; or ``=gelu``
@@ -94,6 +101,8 @@ def parse_encoder(text: str) -> EncoderChoice | None:
     text = text.strip()
     if not text:
         return None
+    if text == OWN:
+        return EncoderChoice("own")
     kind, colon, rest = text.partition(":")
     if not colon or kind != "open_clip":
         raise EncoderError(
@@ -134,7 +143,8 @@ def each_encoder(text: str) -> list[str]:
 
     A blank within a path separates nothing: every setting begins with its kind.
     """
-    return list(dict.fromkeys(one for one in re.split(r"\s+(?=open_clip:)", text.strip()) if one))
+    begins = rf"\s+(?=open_clip:|{OWN}(?:\s|$))"
+    return list(dict.fromkeys(one for one in re.split(begins, text.strip()) if one))
 
 
 def _is_path(text: str) -> bool:

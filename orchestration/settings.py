@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
+from core.encoders import OWN
 from core.text import NO_CREDENTIALS, holds_credentials
 
 _DAGSTER_YAML = """\
@@ -63,7 +64,8 @@ class Settings:
         database_url: ``QUIRE_DATABASE_URL``: a Postgres of your own; empty: the embedded one.
         store_url: ``QUIRE_STORE_URL``: where files and pixels go; by default below ``home``.
         inbox: ``QUIRE_INBOX``: the folder that the inbox sensor watches; by default below ``home``.
-        image_encoder: ``QUIRE_IMAGE_ENCODER``: the encoder channel's model; empty: no such channel.
+        image_encoder: ``QUIRE_IMAGE_ENCODER``: the encoder channel's model, by default the one that
+            comes with Quire; ``none``, which is empty here: no such channel.
         preset: ``QUIRE_PRESET``: fast, balanced or thorough.
         memory_mb: ``QUIRE_MEMORY_MB``: memory of everything together, database included; 0: the
             container's own limit where it has one.
@@ -77,7 +79,7 @@ class Settings:
     database_url: str = ""
     store_url: str = ""
     inbox: Path = Path()
-    image_encoder: str = ""
+    image_encoder: str = OWN
     preset: str = "balanced"
     memory_mb: int = 0
     beside: Beside = "code_server"
@@ -108,13 +110,17 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         database_url=known.get("QUIRE_DATABASE_URL", ""),
         store_url=_address("QUIRE_STORE_URL", known, (home / "store").as_uri()),
         inbox=Path(known.get("QUIRE_INBOX") or home / "inbox").expanduser().absolute(),
-        image_encoder=known.get("QUIRE_IMAGE_ENCODER", ""),
+        image_encoder=_encoder(known.get("QUIRE_IMAGE_ENCODER") or OWN),
         preset=known.get("QUIRE_PRESET") or "balanced",
         memory_mb=_whole("QUIRE_MEMORY_MB", known, 0),
         beside=_one_of("QUIRE_BESIDE", known, get_args(Beside)),
         threads=_whole("QUIRE_THREADS", known, min(4, _cores())),
         executor=_one_of("QUIRE_EXECUTOR", known, EXECUTORS),
     )
+
+
+def _encoder(text: str) -> str:
+    return "" if text.strip() == "none" else text
 
 
 def _default_home(known: Mapping[str, str]) -> Path:

@@ -28,6 +28,9 @@ from core.encoders import (
 )
 
 INSTALL = "install what conversion needs: pip install 'quire[conversion]'"
+OWN_FOLDER = Path(__file__).with_name("quire-copy-1")
+"""The encoder that comes with Quire: weights, configuration and a form that runs."""
+
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILES = (
     "open_clip_model.safetensors",
@@ -54,6 +57,13 @@ class Checkpoint:
     path: Path
     vision_config: Mapping[str, Any]
     document: Mapping[str, Any]
+
+
+def folder_of(choice: EncoderChoice) -> Path | None:
+    """The folder that a choice means; None where it means no folder."""
+    if choice.source == "own":
+        return OWN_FOLDER
+    return Path(choice.location).expanduser() if choice.source == "folder" else None
 
 
 def find_checkpoint(choice: EncoderChoice) -> Checkpoint:
@@ -84,8 +94,9 @@ def find_checkpoint(choice: EncoderChoice) -> Checkpoint:
                 how = _common_preprocessing(choice.architecture)
                 activation = _stated_activation(choice, config, path)
             return _checkpoint(choice.architecture, config, how, path, activation)
-        case "folder":
-            folder = Path(choice.location).expanduser()
+        case "own" | "folder":
+            folder = folder_of(choice)
+            assert folder is not None
             config_path = folder / CONFIG_FILE
             if not config_path.is_file():
                 raise EncoderError(f"there is no {CONFIG_FILE} in {folder}")

@@ -42,7 +42,13 @@ from core.runtimes import (
     checkpoint_sha256,
 )
 from resources import quantization, visual_tower
-from resources.checkpoints import CONFIG_FILE, Checkpoint, file_sha256, find_checkpoint
+from resources.checkpoints import (
+    CONFIG_FILE,
+    Checkpoint,
+    file_sha256,
+    find_checkpoint,
+    folder_of,
+)
 from resources.encoder_folder import EncoderFolder, folder_encoder
 from resources.lifeline import end_with_parent, end_with_starter
 from resources.trial import pictures_in, run_trial
@@ -240,7 +246,8 @@ def main(arguments: Sequence[str]) -> int:
             visual_tower.download(choice)
             print(checkpoint_sha256(find_checkpoint(choice).spec))  # noqa: T201
             return 0
-        if choice.source == "folder" and folder_encoder(Path(choice.location).expanduser()):
+        folder = folder_of(choice)
+        if folder is not None and folder_encoder(folder):
             raise EncoderError(f"{choice} runs as it is")
         pictures = pictures_in(given.images, CONVERSION.most_images)
         convert(choice, pictures, given.out, cores=given.cores, tell=_say)

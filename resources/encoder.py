@@ -6,12 +6,12 @@ folder with a manifest runs as it is.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import dagster as dg
 import numpy as np
 from pydantic import PrivateAttr
 
+from core.embedding_search import Background
 from core.encoders import (
     EncoderChoice,
     EncoderError,
@@ -23,7 +23,7 @@ from core.encoders import (
 from core.geometry import Image
 from core.parity import is_same, witness_image
 from core.runtimes import Manifest, Runtime, checkpoint_sha256
-from resources.checkpoints import find_checkpoint
+from resources.checkpoints import find_checkpoint, folder_of
 from resources.encoder_folder import EncoderFolder, StoredEncoder, folder_encoder, stored_encoder
 from resources.images import ImageStore
 from resources.onnx_encoder import OnnxEncoder
@@ -44,7 +44,8 @@ def find_encoder(choice: EncoderChoice, images: ImageStore | None) -> EncoderFol
         NotConvertedError: It has to be converted first.
         EncoderError: It cannot be found, or its manifest is damaged.
     """
-    if choice.source == "folder" and (found := folder_encoder(Path(choice.location).expanduser())):
+    folder = folder_of(choice)
+    if folder is not None and (found := folder_encoder(folder)):
         return found
     checkpoint = find_checkpoint(choice).spec
     stored = stored_encoder(images, checkpoint_sha256(checkpoint)) if images else None
@@ -120,6 +121,13 @@ class Encoder(dg.ConfigurableResource):
             BudgetError: None fits.
         """
         return manifest.choose(self.budget_mb or float("inf"))
+
+    def background(self) -> Background | None:
+        """The background that comes with the encoder; see ``EncoderFolder.background``."""
+        found = self.find()
+        if not isinstance(found, EncoderFolder):
+            return None
+        return found.background(self.chosen(found.manifest))
 
     def embed(self, images: Sequence[Image]) -> Vectors:
         """One unit vector per image; see ``OnnxEncoder.embed``."""

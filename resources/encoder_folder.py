@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.embedding_search import Background
 from core.encoders import EncoderError
 from core.runtimes import MANIFEST, Manifest, Runtime
 from resources.checkpoints import WEIGHTS_FILES, file_sha256
 from resources.images import ImageStore
+
+BACKGROUND = "background.bin"
+"""Name of the file with the background that some encoders come with."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,24 @@ class EncoderFolder:
             EncoderError: A file is missing, or is another than was measured.
         """
         yield _verified(self.path, runtime, self.path)
+
+    def background(self, runtime: Runtime) -> Background | None:
+        """The background that comes with the encoder; None where none does, as a rule.
+
+        Raises:
+            EncoderError: It is damaged, or belongs to another encoder.
+        """
+        path = self.path / BACKGROUND
+        if not path.is_file():
+            return None
+        wanted = self.manifest.described(runtime).encoder_id
+        try:
+            found = Background.from_bytes(path.read_bytes())
+        except ValueError as error:
+            raise EncoderError(f"{path}: {error}; fetch the encoder again") from error
+        if found.encoder_id != wanted:
+            raise EncoderError(f"{path} belongs to {found.encoder_id}, not to {wanted}")
+        return found
 
 
 @dataclass(frozen=True)

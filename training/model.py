@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from resources.visual_tower import import_open_clip
@@ -61,14 +62,17 @@ def build(start: Path | None = None) -> torch.nn.Module:
     """The visual tower.
 
     Args:
-        start: Weights of EfficientNet-Lite0 as the package of `START_PACKAGE` holds them; None:
-            random ones.
+        start: Weights of EfficientNet-Lite0 as the package of `START_PACKAGE` holds them, or those
+            of an encoder that was trained here (``.safetensors``); None: random ones.
     """
     open_clip = import_open_clip()
     model = CONFIG["model_cfg"]
     vision = open_clip.model.CLIPVisionCfg(**model["vision_cfg"])
     tower = open_clip.model._build_vision_tower(model["embed_dim"], vision)
-    if start is not None:
+    if start is not None and start.suffix == ".safetensors":
+        trained = {name.removeprefix("visual."): v.float() for name, v in load_file(start).items()}
+        tower.load_state_dict(trained)
+    elif start is not None:
         # The same layers in the same order under other names; the last two are the classifier.
         values = list(torch.load(start, map_location="cpu", weights_only=True).values())[:-2]
         names = list(tower.trunk.state_dict())

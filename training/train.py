@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hours", type=float, default=3.0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--start", type=Path, help="weights to start from; default: the package's")
+    parser.add_argument("--start", type=Path, help="weights to start from, .pth or .safetensors")
     parser.add_argument("--workers", type=int, default=1, help="processes that make views")
     parser.add_argument("--pairs", type=int, default=Recipe.pairs)
     parser.add_argument("--drawn", type=int, default=Recipe.drawn)

@@ -15,6 +15,7 @@ from core.encoders import (
     EncoderError,
     EncoderSpec,
     Preprocessing,
+    each_encoder,
     parse_encoder,
     preprocess,
     require_same_encoder,
@@ -50,6 +51,7 @@ SPEC = EncoderSpec(
             "open_clip:ViT-L-14/~/l14.safetensors?tag=laion2b_s32b_b82k",
             EncoderChoice("file", "ViT-L-14", "~/l14.safetensors", None, "laion2b_s32b_b82k"),
         ),
+        ("quire", EncoderChoice("own")),
         ("open_clip:/models/own", EncoderChoice("folder", "", "/models/own")),
         ("open_clip:local-dir:../own", EncoderChoice("folder", "", "../own")),
         ("open_clip:hf-hub:some/model", EncoderChoice("hub", "", "some/model")),
@@ -60,6 +62,14 @@ def test_a_setting_says_where_the_encoder_is(text: str, choice: EncoderChoice) -
     assert parse_encoder(str(choice)) == choice
 
 
+def test_several_settings_are_separated_by_blanks_that_no_path_holds() -> None:
+    two = "quire  open_clip:/my models/quire one"
+    assert each_encoder(f" {two}\n") == ["quire", "open_clip:/my models/quire one"]
+    assert each_encoder("open_clip:/models/mine quire") == ["open_clip:/models/mine", "quire"]
+    assert each_encoder("quire quire") == ["quire"]
+    assert each_encoder("") == []
+
+
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
 def test_an_empty_setting_is_no_encoder(text: str) -> None:
     assert parse_encoder(text) is None
@@ -68,7 +78,7 @@ def test_an_empty_setting_is_no_encoder(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("ViT-B-32", "write open_clip:ARCHITECTURE/TAG"),
+        ("ViT-B-32", "write quire, open_clip:ARCHITECTURE/TAG"),
         ("clip:ViT-B-32/openai", "no encoder is called"),
         ("open_clip:ViT-B-32", "incomplete"),
         ("open_clip:ViT-B-32/", "incomplete"),

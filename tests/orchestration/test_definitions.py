@@ -85,6 +85,16 @@ def test_the_data_of_a_home_stay_below_it(tmp_path: Path) -> None:
     assert settings.store_url.startswith(tmp_path.as_uri())
 
 
+def test_an_encoder_comes_along_unless_none_is_wanted() -> None:
+    for text, encoder in (
+        ("", "quire"),
+        ("none", ""),
+        ("open_clip:/models/x", "open_clip:/models/x"),
+    ):
+        known = {"QUIRE_IMAGE_ENCODER": text, "QUIRE_HOME": "/tmp/x"}
+        assert from_environment(known).image_encoder == encoder
+
+
 @pytest.mark.parametrize("url", ["s3://AKIA:s3cret@bucket/x", "az://container/x?sig=s3cret"])
 def test_a_store_address_with_a_secret_in_it_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(ValueError, match="QUIRE_STORE_URL: leave user and password out") as refusal:

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from safetensors.torch import load_file
 
 from core.encoders import parse_encoder
 from resources.checkpoints import find_checkpoint
@@ -56,7 +57,10 @@ def test_training_goes_on_where_it_was_stopped_and_ends_in_an_encoder(tmp_path: 
     assert choice is not None
     spec = find_checkpoint(choice).spec
     assert (spec.dim, spec.preprocessing.height_px) == (256, 160)
-    assert (tmp_path / "open_clip_model.safetensors").stat().st_size < 12_000_000
+    weights = tmp_path / "open_clip_model.safetensors"
+    assert weights.stat().st_size < 12_000_000
+    further, kept = build(weights).state_dict(), load_file(weights)
+    assert all(further[name.removeprefix("visual.")].allclose(kept[name].float()) for name in kept)
     from resources.visual_tower import VisualTower
 
     vectors = VisualTower(find_checkpoint(choice), cores=1).embed(
