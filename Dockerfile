@@ -23,18 +23,27 @@ WORKDIR /src
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY scripts/setup.sh scripts/
 RUN QUIRE_TORCH=${TORCH} PIP_NO_CACHE_DIR=1 bash scripts/setup.sh \
-      --venv /opt/quire --no-project --groups "run onnx conversion s3 k8s"
+      --venv /opt/quire --no-project --groups "run onnx minilm conversion s3 k8s"
 COPY core/ core/
 COPY store/ store/
 COPY resources/ resources/
 COPY assets/ assets/
 COPY orchestration/ orchestration/
+COPY web/ web/
 COPY migrations/ migrations/
 COPY deploy/slim.sh deploy/
 RUN /opt/quire/bin/python -m pip install --quiet --no-cache-dir --no-deps --no-build-isolation . \
  && bash deploy/slim.sh /opt/quire
 
-FROM ${BASE}
+FROM ${BASE} AS system
+# What reads pages. More languages: tesseract-ocr-deu, -fra, ... (QUIRE_LANGUAGES names them).
+ARG LANGUAGES="tesseract-ocr-eng"
+RUN command -v tesseract >/dev/null \
+ || { apt-get update -qq \
+      && apt-get install -y -qq --no-install-recommends tesseract-ocr ${LANGUAGES} \
+      && rm -rf /var/lib/apt/lists/*; }
+
+FROM system
 LABEL org.opencontainers.image.title="Quire" \
       org.opencontainers.image.licenses="AGPL-3.0-or-later"
 # The uid is fixed so that volumes and Kubernetes security contexts can name it. The base's own

@@ -55,6 +55,44 @@ def _spelled(character: str) -> str:
     )  # fmt: skip
 
 
+def inert(text: str) -> str:
+    """The text of a page or a query without anything that acts: for one line that people read.
+
+    Line breaks and tabs become blanks; marks that show nothing, such as soft hyphens, are left out;
+    what is no character becomes U+FFFD. Unlike ``visible`` it cannot be undone.
+    """
+    return text.translate(_INERT)
+
+
+def _inert(character: str) -> str:
+    if character.isspace():
+        return " "
+    category = unicodedata.category(character)
+    if category == "Cf" or character in _UNSEEN:
+        return ""
+    return "\N{REPLACEMENT CHARACTER}" if category in _ACTING else character
+
+
+class _Inert(dict[int, str]):
+    """What becomes of each character, found out when it is first met."""
+
+    def __missing__(self, point: int) -> str:
+        self[point] = _inert(chr(point))
+        return self[point]
+
+
+_INERT = _Inert()
+
+
+def file_name(name: str, most_letters: int = 100) -> str:
+    """A name that strangers gave as one that every file system takes, and that is no path.
+
+    Separators and what shells and systems give a meaning become ``_``; it begins with no dot.
+    """
+    safe = re.sub(r'[\\/:*?"<>|\x00-\x1f\ufffd]+', "_", " ".join(inert(name).split()))
+    return safe.lstrip(".-_ ")[:most_letters].rstrip(". ") or "document"
+
+
 def as_code(line: str) -> str:
     """A line as Markdown shows it letter by letter: no link, no picture, no markup.
 

@@ -85,6 +85,88 @@ def run(
 
 
 @app.command()
+def read(
+    paths: Annotated[list[str], typer.Argument(help="PDF files, folders, or URLs of a store.")],
+    out: Annotated[Path, typer.Option(help="Where the texts and pages.json go.")] = Path("out"),
+    languages: Annotated[
+        str, typer.Option(help="What pages are written in, like eng+deu; empty: the settings'.")
+    ] = "",
+    memory_mb: Annotated[
+        int,
+        typer.Option(
+            help="Memory of everything together, database included, in MB; 0: the container's own "
+            "limit, if there is one."
+        ),
+    ] = 0,
+    recompute: Annotated[bool, typer.Option(help="Read everything anew.")] = False,
+) -> None:
+    """Take in documents, read them, and write what they say; then they can be searched.
+
+    Exit code 0 when every page was read, 3 when something could not be (pages.json says what),
+    1 when the run failed.
+    """
+    from orchestration.reading import ReadOptions, read_paths
+
+    options = ReadOptions(paths, out, languages, memory_mb, recompute)
+    raise typer.Exit(read_paths(_settings(), options, Console(), Console(stderr=True)))
+
+
+@app.command()
+def search(
+    query: Annotated[
+        str, typer.Argument(help='Words; "in quotes" for a phrase, -word for without, or.')
+    ],
+    top_k: Annotated[int, typer.Option(help="How many passages.")] = 10,
+    document: Annotated[
+        list[str] | None, typer.Option(help="Id or name of a document; may be repeated.")
+    ] = None,
+    pages: Annotated[str, typer.Option(help="5, 3-7, 3- or -7.")] = "",
+    language: Annotated[
+        list[str] | None, typer.Option(help="Three letters, like eng; may be repeated.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="text_layer, ocr or hybrid; may be repeated.")
+    ] = None,
+    since: Annotated[str, typer.Option(help="Received on this day or later: 2026-01-31.")] = "",
+    until: Annotated[str, typer.Option(help="Received on this day or earlier.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
+) -> None:
+    """Find passages by meaning and by words in everything that was read.
+
+    Exit code 0 for a whole answer, 3 when something was not looked at (it says what), 1 when
+    nothing could be searched.
+    """
+    from core.search import parse_query
+    from orchestration.search import search as answer
+
+    asked = parse_query(
+        query,
+        top_k=top_k,
+        documents=document or (),
+        pages=pages,
+        languages=language or (),
+        kinds=kind or (),
+        since=since,
+        until=until,
+    )
+    code = answer(_settings(), asked, Console(), Console(stderr=True), as_json=json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine it takes a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8000,
+) -> None:
+    """Answer searches over HTTP, take uploads, show pages; the key is QUIRE_SERVE_API_KEY."""
+    from orchestration.search import serve as answer
+
+    answer(_settings(), host, port, Console(), sys.stdout.flush)
+
+
+@app.command()
 def status() -> None:
     """What is stored, what is missing, and what did not end well."""
     from orchestration.status import show
@@ -131,7 +213,7 @@ def main() -> None:
     from core.encoders import EncoderError
     from orchestration.cli_db import DbSettings, make_app
     from orchestration.cli_encoders import make_app as make_encoders_app
-    from resources.postgres import DatabaseUnavailableError, what_the_database_said
+    from resources.database import DatabaseUnavailableError, what_the_database_said
 
     def database() -> DbSettings:
         settings = _settings()

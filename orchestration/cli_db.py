@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 
 from core.text import visible
+from resources.database import Database
 from resources.embedded_postgres import DatabaseUnavailableError, EmbeddedPostgres
-from resources.postgres import Postgres
 
 STOPPED = 3
 """Exit code of ``status`` for a stopped server, as ``pg_ctl`` and service managers have it."""
@@ -27,9 +27,9 @@ class DbSettings:
     data_dir: Path
     database_url: str = ""
 
-    def postgres(self, *, patience_s: float = 20) -> Postgres:
-        """The resource for this database."""
-        return Postgres(
+    def postgres(self, *, patience_s: float = 20) -> Database:
+        """Connections to this database."""
+        return Database(
             database_url=self.database_url, data_dir=str(self.data_dir), patience_s=patience_s
         )
 

@@ -18,11 +18,11 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from orchestration.settings import from_environment
+from resources.database import OUTAGES, is_hopeless
 from resources.embedded_postgres import DatabaseUnavailableError, EmbeddedPostgres
-from resources.postgres import OUTAGES, is_hopeless
 
 OUTAGE_S = 180.0
-"""As long as ops wait; see ``resources.postgres``."""
+"""As long as ops wait; see ``resources.database``."""
 
 
 class PatientStorage(DagsterPostgresStorage):

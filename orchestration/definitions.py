@@ -6,14 +6,15 @@ import assets
 from orchestration import settings as environment
 from orchestration.budgets import Share, op_budget_mb, share_of
 from orchestration.executor import pods, processes
-from orchestration.jobs import copy_search, prepare_encoder
+from orchestration.jobs import copy_search, prepare_encoder, read_documents, take_in
 from orchestration.schedules import nightly
 from orchestration.sensors import inbox
 from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.memory import MemoryContract
 from resources.postgres import Postgres
-from resources.settings import CopySearch
+from resources.settings import CopySearch, Reading
+from resources.text_encoder_resource import TextEncoderResource
 
 
 def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableResource]:
@@ -30,6 +31,14 @@ def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableRes
             store_url=settings.store_url,
             budget_mb=op_budget_mb("tile_embeddings", settings) if settings.image_encoder else 0,
             cores=settings.threads,
+        ),
+        "reading": Reading(languages=settings.languages, workers=settings.threads),
+        "text_encoder": TextEncoderResource(
+            spec=settings.text_encoder,
+            store_url=settings.store_url,
+            cores=settings.threads,
+            remote_hosts=settings.remote_hosts,
+            api_key=dg.EnvVar("QUIRE_TEXT_API_KEY") if settings.text_api_key else "",
         ),
     }
 
@@ -55,7 +64,7 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(assets),
         asset_checks=dg.load_asset_checks_from_package_module(assets),
-        jobs=[copy_search, prepare_encoder],
+        jobs=[copy_search, read_documents, take_in, prepare_encoder],
         sensors=[inbox],
         schedules=[nightly],
         resources={**resources_of(settings), "memory": memory},

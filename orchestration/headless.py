@@ -1,7 +1,7 @@
-"""Headless runs: what ``quire run`` does, step by step, through Dagster."""
+"""Headless runs: what ``quire run`` and ``quire read`` do, step by step, through Dagster."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,23 +76,77 @@ def prepare(settings: Settings) -> Postgres:
     return postgres
 
 
+@dataclass(frozen=True)
+class Made:
+    """What became of some paths.
+
+    Attributes:
+        postgres: The database.
+        documents: Ids of what was taken in, in the order of the paths.
+        refused: Why the rest was not.
+        failed: The first failure of a run in one line; empty where all went through.
+        new_work: Whether anything was computed.
+    """
+
+    postgres: Postgres
+    documents: list[str]
+    refused: list[str]
+    failed: str
+    new_work: bool
+
+
 def run_paths(settings: Settings, options: Options, out: Console, err: Console) -> int:
     """Take in the paths, make what is missing, export the results; returns the exit code."""
-    keep_temporary_files_in(scratch.own_folder())
     copy_search = _settings_of_run(settings, options)
-    settings = replace(
-        settings, memory_mb=options.memory_mb or settings.memory_mb, beside="nothing"
+    config = run_config(copy_search_job, {"copy_search": copy_search}, recompute=options.recompute)
+    made = take_in_and_make(
+        settings, options.paths, options.memory_mb, copy_search_job, config, _WORDS, err
     )
+    encoder = resources_of(settings)["encoder"]
+    assert isinstance(encoder, Encoder)
+    with said_first(made.failed, err), made.postgres.connect() as db:
+        exported = export(
+            db,
+            ImageStore(url=settings.store_url),
+            copy_search,
+            encoder,
+            made.documents,
+            options.out,
+            refused=made.refused,
+        )
+    return _tell(exported, made.failed, made.new_work, out, err)
+
+
+def take_in_and_make(
+    settings: Settings,
+    paths: Sequence[str],
+    memory_mb: int,
+    job: Callable[[], dg.JobDefinition],
+    config: dict[str, Any],
+    words: Mapping[str, str],
+    err: Console,
+) -> Made:
+    """Take in the paths and have a job make what is missing of them.
+
+    Args:
+        settings: The settings.
+        paths: Files, folders, URLs.
+        memory_mb: Of everything together; 0: as the settings have it.
+        job: Makes the job; at the top of a module, so that processes of ops can call it, too.
+        config: The configuration of its runs.
+        words: What a person reads of each asset whose progress is shown.
+        err: For progress and notes.
+    """
+    keep_temporary_files_in(scratch.own_folder())
+    settings = replace(settings, memory_mb=memory_mb or settings.memory_mb, beside="nothing")
     share = share_of(settings)  # a limit that is too small is an error now, not in the run
     if share.limit_mb is not None:
         say(err, f"quire: {share}")
     postgres = prepare(settings)
     images = ImageStore(url=settings.store_url)
-    encoder = resources_of(settings)["encoder"]
-    assert isinstance(encoder, Encoder)
     new_work = False
     with dg.DagsterInstance.get() as instance:
-        received = _take_in(postgres, images, instance, options.paths, err)
+        received = _take_in(postgres, images, instance, paths, err)
         documents = [r.document.document_id for r in received if r.document is not None]
         with postgres.connect() as db:
             registered = store.page_batches.keys(db)
@@ -100,23 +154,24 @@ def run_paths(settings: Settings, options: Options, out: Console, err: Console) 
         close_killed_runs(instance)
         failed = ""
         for keys in chunks(runs_of_neighbours(wanted, registered)):
-            with _progress(postgres, keys, err):
-                config = _run_config(options, copy_search)
-                result = execute(copy_search_job, instance, keys, share, config)
+            with _progress(postgres, keys, words, err):
+                result = execute(job, instance, keys, share, config)
             new_work = new_work or _anything_new(result)
             if not result.success:
                 failed = failed or first_failure(result)
     refused = [r.reason for r in received if r.document is None]
+    return Made(postgres, documents, refused, failed, new_work)
+
+
+@contextmanager
+def said_first(failed: str, err: Console) -> Iterator[None]:
+    """What went wrong first is not hidden by what goes wrong in this block."""
     try:
-        with postgres.connect() as db:
-            exported = export(
-                db, images, copy_search, encoder, documents, options.out, refused=refused
-            )
+        yield
     except Exception:
-        if failed:  # what went wrong first is not hidden by what goes wrong now
+        if failed:
             say(err, f"quire: {FAILED_BECAUSE} {failed}")
         raise
-    return _tell(exported, failed, new_work, out, err)
 
 
 def execute(
@@ -162,17 +217,22 @@ def _settings_of_run(settings: Settings, options: Options) -> CopySearch:
     return copy_search
 
 
-def _run_config(options: Options, copy_search: CopySearch) -> dict[str, Any]:
+def run_config(
+    job: Callable[[], dg.JobDefinition],
+    resources: Mapping[str, dg.ConfigurableResource],
+    *,
+    recompute: bool = False,
+) -> dict[str, Any]:
+    """Configuration of a run: resources other than the settings have them, and what is redone."""
     config: dict[str, Any] = {
         "resources": {
-            "copy_search": {
-                "config": copy_search.model_dump(include=set(type(copy_search).model_fields))
-            },
+            name: {"config": resource.model_dump(include=set(type(resource).model_fields))}
+            for name, resource in resources.items()
         },
         **QUIET,
     }
-    if options.recompute:
-        names = [node.name for node in copy_search_job().graph.nodes]
+    if recompute:
+        names = [node.name for node in job().graph.nodes]
         config["ops"] = {name: {"config": {"recompute": True}} for name in names}
     return config
 
@@ -218,17 +278,21 @@ _WORDS = {
 
 
 @contextmanager
-def _progress(postgres: Postgres, keys: Sequence[str], err: Console) -> Iterator[None]:
+def _progress(
+    postgres: Postgres, keys: Sequence[str], words: Mapping[str, str], err: Console
+) -> Iterator[None]:
     """Bars per stage, read from the work ledger while the run is at it."""
     if not err.is_terminal:
         yield
         return
     stop = threading.Event()
     with _bar(err) as progress, postgres.connect() as db:
-        tasks = {asset: progress.add_task(words, total=None) for asset, words in _WORDS.items()}
+        tasks = {asset: progress.add_task(each, total=None) for asset, each in words.items()}
 
         def show() -> None:
             for stage in store.progress.stages(db, keys):
+                if stage.asset not in tasks:
+                    continue
                 total = max(stage.known, stage.done) or None
                 progress.update(tasks[stage.asset], completed=stage.done, total=total)
 

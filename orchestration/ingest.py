@@ -13,6 +13,7 @@ from upath import UPath
 
 import store.documents
 import store.page_batches
+import store.uploads
 import store.work
 from assets.partitions import page_batches
 from core.batches import BatchSpec, divide
@@ -112,6 +113,8 @@ def receive(
         except InputError as error:
             again = isinstance(error, NotNowError)
             return Received(name, None, new=False, reason=f"{name}: {error}", again=again)
+        if name == f"{digest}.pdf":  # as the service drops uploads into the inbox
+            name = store.uploads.name_of(db, digest) or name
         known = store.documents.get(db, [digest])
         whole = bool(known) and _is_whole(db, images, known[0])
         if whole and known[0].status != Status.FAILED:

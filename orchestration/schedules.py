@@ -7,14 +7,15 @@ from core.batches import runs_of_neighbours
 from orchestration import jobs
 from orchestration.ingest import register_partitions
 from orchestration.requests import requests_for
-from orchestration.specs import specs_in_force
+from orchestration.specs import specs_in_force, text_specs_in_force
 from resources.encoder import Encoder
 from resources.postgres import Postgres
-from resources.settings import CopySearch
+from resources.settings import CopySearch, Reading
+from resources.text_encoder_resource import TextEncoderResource
 
 
 @dg.schedule(
-    job=jobs.copy_search,
+    job=jobs.take_in,
     cron_schedule="0 2 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description=(
@@ -27,12 +28,16 @@ def nightly(
     postgres: Postgres,
     copy_search: CopySearch,
     encoder: Encoder,
+    reading: Reading,
+    text_encoder: TextEncoderResource,
 ) -> dg.SkipReason | list[dg.RunRequest]:
     """Request runs over the page batches that are missing or stale."""
     with postgres.connect() as db:
         register_partitions(db, context.instance)
         registered = store.page_batches.keys(db)
-        wanted = store.page_batches.unfinished(db, specs_in_force(db, copy_search, encoder))
+        specs = specs_in_force(db, copy_search, encoder)
+        specs |= text_specs_in_force(db, reading, text_encoder)
+        wanted = store.page_batches.unfinished(db, specs)
     if not wanted:
         return dg.SkipReason("every page batch is there, under the settings in force")
     night = context.scheduled_execution_time.date().isoformat()

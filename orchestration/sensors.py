@@ -19,11 +19,12 @@ from orchestration import settings as environment
 from orchestration.files import Refusal, below
 from orchestration.ingest import receive, refused, register_partitions
 from orchestration.requests import requests_for
-from orchestration.specs import specs_in_force
+from orchestration.specs import specs_in_force, text_specs_in_force
 from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.postgres import Postgres
-from resources.settings import CopySearch
+from resources.settings import CopySearch, Reading
+from resources.text_encoder_resource import TextEncoderResource
 
 FILES_PER_TICK = 50
 """Taking in a file costs about 0.2 s and its copy."""
@@ -65,12 +66,13 @@ class Memory:
 
 
 @dg.sensor(
-    job=jobs.copy_search,
+    job=jobs.take_in,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.STOPPED,
     description=(
         "Watches the inbox folder (QUIRE_INBOX). Each PDF is taken in once, told apart by its "
-        "content: renaming or copying a file starts nothing. Files stay where they are."
+        "content: renaming or copying a file starts nothing. Files stay where they are. What "
+        "arrives is searched for reused panels and read, in one run."
     ),
 )
 def inbox(
@@ -79,6 +81,8 @@ def inbox(
     images: ImageStore,
     copy_search: CopySearch,
     encoder: Encoder,
+    reading: Reading,
+    text_encoder: TextEncoderResource,
 ) -> dg.SensorResult | dg.SkipReason:
     """Take in what is new in the inbox and request its page batches."""
     folder = environment.from_environment().inbox
@@ -113,7 +117,9 @@ def inbox(
             if not received.again:
                 after.seen[name] = after.waiting.pop(name)
         register_partitions(db, context.instance)
-        missing = set(store.page_batches.unfinished(db, specs_in_force(db, copy_search, encoder)))
+        specs = specs_in_force(db, copy_search, encoder)
+        specs |= text_specs_in_force(db, reading, text_encoder)
+        missing = set(store.page_batches.unfinished(db, specs))
         wanted = missing.intersection(store.page_batches.keys(db, taken))
         neighbours = runs_of_neighbours(wanted, store.page_batches.keys(db))
     for trouble in troubles:

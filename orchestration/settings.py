@@ -1,9 +1,11 @@
 """Settings: the only reader of the environment."""
 
+import contextlib
+import ctypes
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -66,6 +68,13 @@ class Settings:
         inbox: ``QUIRE_INBOX``: the folder that the inbox sensor watches; by default below ``home``.
         image_encoder: ``QUIRE_IMAGE_ENCODER``: the encoder channel's model, by default the one that
             comes with Quire; ``none``, which is empty here: no such channel.
+        languages: ``QUIRE_LANGUAGES``: what pages are written in, as tesseract names languages,
+            joined by a plus sign (``eng+deu``).
+        text_encoder: ``QUIRE_TEXT_ENCODER``: what passages are found by; by default the one that
+            comes with Quire.
+        remote_hosts: ``QUIRE_REMOTE_HOSTS``: hosts that texts may be sent to; empty: none.
+        text_api_key: ``QUIRE_TEXT_API_KEY``: key of the service that encodes texts, if one does.
+        serve_api_key: ``QUIRE_SERVE_API_KEY``: what clients of ``quire serve`` have to bring.
         preset: ``QUIRE_PRESET``: fast, balanced or thorough.
         memory_mb: ``QUIRE_MEMORY_MB``: memory of everything together, database included; 0: the
             container's own limit where it has one.
@@ -80,6 +89,11 @@ class Settings:
     store_url: str = ""
     inbox: Path = Path()
     image_encoder: str = OWN
+    languages: str = "eng"
+    text_encoder: str = "minilm"
+    remote_hosts: str = ""
+    text_api_key: str = field(default="", repr=False)
+    serve_api_key: str = field(default="", repr=False)
     preset: str = "balanced"
     memory_mb: int = 0
     beside: Beside = "code_server"
@@ -111,6 +125,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         store_url=_address("QUIRE_STORE_URL", known, (home / "store").as_uri()),
         inbox=Path(known.get("QUIRE_INBOX") or home / "inbox").expanduser().absolute(),
         image_encoder=_encoder(known.get("QUIRE_IMAGE_ENCODER") or OWN),
+        languages=known.get("QUIRE_LANGUAGES") or "eng",
+        text_encoder=known.get("QUIRE_TEXT_ENCODER") or "minilm",
+        remote_hosts=known.get("QUIRE_REMOTE_HOSTS", ""),
+        text_api_key=known.get("QUIRE_TEXT_API_KEY", ""),
+        serve_api_key=known.get("QUIRE_SERVE_API_KEY", ""),
         preset=known.get("QUIRE_PRESET") or "balanced",
         memory_mb=_whole("QUIRE_MEMORY_MB", known, 0),
         beside=_one_of("QUIRE_BESIDE", known, get_args(Beside)),
@@ -156,6 +175,13 @@ def calm_allocator() -> None:
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     for library in ("OPENBLAS", "OMP"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")  # ops bring their own threads
+
+
+def use_few_arenas() -> None:
+    """Have this process, too, keep two arenas, before it has threads; elsewhere it does nothing."""
+    m_arena_max = -8
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(m_arena_max, 2)
 
 
 def _cores() -> int:

@@ -3,8 +3,12 @@
 from assets.candidate_pairs import candidates_spec
 from assets.documents import SPEC as DOCUMENTS
 from assets.duplicate_reports import reports_spec
+from assets.search_index import SPEC as SEARCH_INDEX
+from assets.text_channel import chunk_embeddings_spec, serving_text_encoder
+from core.encoders import EncoderError
 from resources.encoder import Encoder, NotConvertedError
-from resources.settings import CopySearch
+from resources.settings import CopySearch, Reading
+from resources.text_encoder_resource import TextEncoderResource
 from store.database import Db
 
 
@@ -23,4 +27,23 @@ def specs_in_force(db: Db, copy_search: CopySearch, encoder: Encoder) -> dict[st
         "candidate_pairs": candidates,
         "verified_pairs": spec.verification_id,
         "duplicate_reports": reports_spec(candidates, copy_search),
+    }
+
+
+def text_specs_in_force(
+    db: Db, reading: Reading, text_encoder: TextEncoderResource
+) -> dict[str, str]:
+    """The same for the assets that make documents searchable.
+
+    Raises:
+        ValueError: A setting of reading is out of range.
+    """
+    try:
+        embeddings = chunk_embeddings_spec(serving_text_encoder(db, text_encoder).describe())
+    except EncoderError:
+        embeddings = ""  # it is to be converted first, or is not to be had: the run says so
+    return {
+        "ocr_pages": reading.spec.reading_id,
+        "chunk_embeddings": embeddings,
+        "search_index": SEARCH_INDEX,
     }

@@ -11,11 +11,12 @@ import store.page_batches
 from orchestration.budgets import share_of
 from orchestration.definitions import resources_of
 from orchestration.settings import Beside, Settings
-from orchestration.specs import specs_in_force
+from orchestration.specs import specs_in_force, text_specs_in_force
 from orchestration.terminal import say
 from resources.encoder import Encoder
 from resources.postgres import Postgres
-from resources.settings import CopySearch
+from resources.settings import CopySearch, Reading
+from resources.text_encoder_resource import TextEncoderResource
 
 MOST_TROUBLED = 20
 """Documents that are named, the latest first; the rest are counted."""
@@ -28,10 +29,15 @@ def show(settings: Settings, out: Console) -> None:
     encoder = resources["encoder"]
     assert isinstance(postgres, Postgres)
     assert isinstance(copy_search, CopySearch)
+    reading, text_encoder = resources["reading"], resources["text_encoder"]
     assert isinstance(encoder, Encoder)
+    assert isinstance(reading, Reading)
+    assert isinstance(text_encoder, TextEncoderResource)
     with postgres.connect() as db:
         overview = store.overview.get(db)
-        unfinished = store.page_batches.unfinished(db, specs_in_force(db, copy_search, encoder))
+        specs = specs_in_force(db, copy_search, encoder)
+        unread = store.page_batches.unfinished(db, text_specs_in_force(db, reading, text_encoder))
+        unfinished = store.page_batches.unfinished(db, specs)
         troubled = store.overview.troubled_documents(db, limit=MOST_TROUBLED)
     say(out, f"database  {postgres.described()}")
     say(out, f"store     {settings.store_url}")
@@ -41,6 +47,7 @@ def show(settings: Settings, out: Console) -> None:
     for name, value in vars(overview).items():
         table.add_row(name.replace("_", " "), f"{value:,}")
     table.add_row("page batches missing or stale", f"{len(unfinished):,}")
+    table.add_row("page batches not read", f"{len(unread):,}")
     out.print(table)
     if unfinished:
         say(
@@ -48,6 +55,8 @@ def show(settings: Settings, out: Console) -> None:
             "Make what is missing: quire run PATH again, or a backfill in the UI "
             "(the nightly schedule does it, too).",
         )
+    if unread:
+        say(out, "Read what is not read: quire read PATH, or the nightly schedule.")
     for trouble in troubled:
         further = f" (and {trouble.reasons - 1} more)" if trouble.reasons > 1 else ""
         say(out, f"{trouble.name}: {trouble.reason}{further}")

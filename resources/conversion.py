@@ -11,24 +11,17 @@ exports, loads torch. The second downloads the weights of a tag or a repository.
 import argparse
 import hashlib
 import json
-import multiprocessing
-import os
-import resource
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import PIL.Image
 
 from core.encoders import EncoderChoice, EncoderError, parse_encoder
-from core.errors import InputError, is_out_of_memory
+from core.errors import InputError
 from core.parity import GATE, Gate, Measured, compare, refusal
 from core.runtimes import (
     CONVERSION,
@@ -50,10 +43,8 @@ from resources.checkpoints import (
     folder_of,
 )
 from resources.encoder_folder import EncoderFolder, folder_encoder
-from resources.lifeline import end_with_parent, end_with_starter
+from resources.own_process import in_own_process, run_child, work_for
 from resources.trial import pictures_in, run_trial
-
-Result = TypeVar("Result")
 
 
 def convert(
@@ -90,7 +81,7 @@ def convert(
         work.mkdir()
         tell(f"exporting {checkpoint.spec.architecture}, with {len(pictures)} images as reference")
         compared = pictures or _drawn(Path(made))
-        batch = _in_own_process(visual_tower.export, checkpoint, compared, work, cores)
+        batch = in_own_process(visual_tower.export, checkpoint, compared, work, cores)
         with np.load(work / visual_tower.REFERENCE) as loaded:
             reference = Measured(loaded["images"], loaded["edited"])
         (work / visual_tower.REFERENCE).unlink()
@@ -137,17 +128,9 @@ def convert_in_child(
         EncoderError: As ``convert``.
         MemoryError: The process ran out of memory, or was ended for it.
     """
-    command = [sys.executable, "-m", "resources.conversion", str(choice)]
-    command += ["--images", str(pictures), "--out", str(out), "--cores", str(cores)]
-    command += ["--parent", str(os.getpid())]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
-    )
-    if done.returncode:
-        error = EncoderError((done.stderr.strip().splitlines() or ["conversion was ended"])[-1])
-        if done.returncode < 0 or is_out_of_memory(error):
-            raise MemoryError(str(error))
-        raise error
+    command = ["resources.conversion", str(choice), "--images", str(pictures)]
+    command += ["--out", str(out), "--cores", str(cores)]
+    run_child(command)
     made = folder_encoder(out)
     assert made is not None
     return made
@@ -167,7 +150,7 @@ def _judged(
     graph = work / visual_tower.graph_name(name)
     if name != EXACT:
         exact = work / visual_tower.graph_name(EXACT)
-        if why := _in_own_process(quantization.quantize, exact, graph, name):
+        if why := in_own_process(quantization.quantize, exact, graph, name):
             return Runtime(name, False, why)
     spec = replace(checkpoint.spec, runtime=name)
     found, trial, witness = run_trial(spec, graph, pictures, cores=cores, batch=batch)
@@ -191,16 +174,6 @@ def _drawn(folder: Path) -> list[Path]:
         paths.append(folder / f"drawn-{number}.png")
         PIL.Image.fromarray(coarse).resize((240, 160)).save(paths[-1])
     return paths
-
-
-def _in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
-    """Call a function in a fresh process, which takes its memory with it."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_starter) as pool:
-        try:
-            return pool.submit(work, *arguments).result()
-        except BrokenProcessPool as error:
-            raise MemoryError("the process that converts was ended from outside") from error
 
 
 def _in_a_line(runtime: Runtime) -> str:
@@ -234,10 +207,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.parent:
-        end_with_parent(given.parent)
-        # The wall of the op that asks bounds each process by itself; its sampler sees all of them.
-        _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        work_for(given.parent)
     try:
         choice = parse_encoder(given.choice)
         if choice is None or not (given.fetch or (given.images and given.out)):

@@ -5,7 +5,6 @@ files under the hash of the manifest: converting anew changes what is used at on
 """
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,17 @@ from core.embedding_search import Background
 from core.encoders import EncoderError
 from core.runtimes import MANIFEST, Manifest, Runtime
 from resources.checkpoints import WEIGHTS_FILES, file_sha256
-from resources.images import ImageStore
+from resources.image_files import ImageFiles
+from resources.stored_files import (
+    keep_files,
+    keep_manifest,
+    manifest_sha256,
+    stored_manifest,
+    verified,
+)
+
+ROOM = "encoders"
+"""Where they are in the image store."""
 
 BACKGROUND = "background.bin"
 """Name of the file with the background that some encoders come with."""
@@ -39,7 +48,7 @@ class EncoderFolder:
         Raises:
             EncoderError: A file is missing, or is another than was measured.
         """
-        yield _verified(self.path, runtime, self.path)
+        yield verified(self.path, runtime.files, self.path)
 
     def background(self, runtime: Runtime) -> Background | None:
         """The background that comes with the encoder; None where none does, as a rule.
@@ -70,7 +79,7 @@ class StoredEncoder:
         sha256: Of the manifest as it is stored.
     """
 
-    images: ImageStore
+    images: ImageFiles
     manifest: Manifest
     sha256: str
 
@@ -79,8 +88,9 @@ class StoredEncoder:
         """The same; files of a remote store are copied to a temporary folder for as long."""
         names = [file.name for file in runtime.files]
         try:
-            with self.images.local_folder(_place(self.sha256), names) as folder:
-                yield _verified(folder, runtime, f"the image store ({_place(self.sha256)})")
+            with self.images.local_folder(f"{ROOM}/{self.sha256}", names) as folder:
+                origin = f"the image store ({ROOM}/{self.sha256})"
+                yield verified(folder, runtime.files, origin)
         except FileNotFoundError as error:
             raise EncoderError(
                 f"files of encoder {self.manifest.encoder.architecture} are missing in the image "
@@ -104,7 +114,7 @@ def folder_encoder(folder: Path) -> EncoderFolder | None:
     return EncoderFolder(folder, manifest)
 
 
-def stored_encoder(images: ImageStore, checkpoint: str) -> StoredEncoder | None:
+def stored_encoder(images: ImageFiles, checkpoint: str) -> StoredEncoder | None:
     """What a checkpoint was converted to; None where it has not been.
 
     Args:
@@ -114,47 +124,23 @@ def stored_encoder(images: ImageStore, checkpoint: str) -> StoredEncoder | None:
     Raises:
         EncoderError: The manifest is damaged.
     """
-    key = f"{_place(checkpoint)}/{MANIFEST}"
-    if not images.exists(key):
+    text = stored_manifest(images, ROOM, checkpoint)
+    if text is None:
         return None
-    text = images.read_bytes(key)
-    manifest = Manifest.from_json(text.decode("utf-8", "replace"), key)
-    return StoredEncoder(images, manifest, hashlib.sha256(text).hexdigest())
+    origin = f"{ROOM}/{checkpoint}/{MANIFEST}"
+    manifest = Manifest.from_json(text.decode("utf-8", "replace"), origin)
+    return StoredEncoder(images, manifest, manifest_sha256(text))
 
 
-def keep(images: ImageStore, encoder: EncoderFolder) -> StoredEncoder:
+def keep(images: ImageFiles, encoder: EncoderFolder) -> StoredEncoder:
     """Copy an encoder into the image store, the manifest last: until then it is not there.
 
     Raises:
         EncoderError: A file is missing, or is another than was measured.
     """
     text = encoder.manifest.to_json().encode()
-    stored = StoredEncoder(images, encoder.manifest, hashlib.sha256(text).hexdigest())
     for runtime in (r for r in encoder.manifest.runtimes if r.files):
         with encoder.opened(runtime):
-            for file in runtime.files:
-                with (
-                    (encoder.path / file.name).open("rb") as source,
-                    images.writing(f"{_place(stored.sha256)}/{file.name}") as target,
-                ):
-                    while block := source.read(1 << 20):
-                        target.write(block)
-    images.write_bytes(f"{_place(encoder.manifest.checkpoint)}/{MANIFEST}", text)
-    return stored
-
-
-def _place(sha256: str) -> str:
-    return f"encoders/{sha256}"
-
-
-def _verified(folder: Path, runtime: Runtime, origin: object) -> Path:
-    for file in runtime.files:
-        path = folder / file.name
-        if not path.is_file():
-            raise EncoderError(f"{file.name} is missing in {origin}; convert the encoder again")
-        if file_sha256(path) != file.sha256:
-            raise EncoderError(
-                f"{file.name} in {origin} is not the file that was measured (its SHA-256 differs); "
-                "convert the encoder again"
-            )
-    return folder / runtime.files[0].name
+            keep_files(images, ROOM, text, encoder.path, runtime.files)
+    keep_manifest(images, ROOM, encoder.manifest.checkpoint, text)
+    return StoredEncoder(images, encoder.manifest, manifest_sha256(text))

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from core.complaints import in_words
 from core.errors import BudgetError, InputError
 from core.geometry import Box, Image
 from core.pages import PageContent, PlacedImage
+from core.reading import LayerWord, TextLayer
 from core.text import legible
 
 WORKER = Path(__file__).with_name("pdf_worker.py")
@@ -82,7 +83,7 @@ class Rendered:
     """A rendered page or part of one.
 
     Attributes:
-        image: RGB pixels.
+        image: RGB pixels, or grey ones of shape (height, width) where those were asked for.
         dpi: The resolution it has, which is what its pixels are to be converted with.
         lowered: Whether the page was too large for the resolution asked for.
         complaints: What could not be read of the page, such as an image that was left out, in
@@ -116,6 +117,7 @@ class PdfFile:
             for pages of ordinary papers at 150 dpi.
         timeout_s: How long one request may take, opening included.
         limits: What is refused or rendered smaller.
+        writes_bytes: How large the child may make the file by adding text to it; 0 forbids it.
 
     Attributes:
         page_count: Pages, numbered from 1.
@@ -141,8 +143,10 @@ class PdfFile:
         memory_mb: int = 200,
         timeout_s: float = 60.0,
         limits: PdfLimits | None = None,
+        writes_bytes: int = 0,
     ) -> None:
         self.path = Path(path)
+        self.writes_bytes = writes_bytes
         self.memory_mb = memory_mb
         self.timeout_s = timeout_s
         self.limits = limits or PdfLimits()
@@ -184,7 +188,63 @@ class PdfFile:
             complaints=self._complaints(reply),
         )
 
-    def render(self, page: int, dpi: float, clip_pt: Box | None = None) -> Rendered:
+    def text(self, page: int) -> TextLayer:
+        """The words of the page's text layer, and what tells whether they are usable.
+
+        Raises:
+            InputError: The page cannot be read, with the reason.
+            BudgetError: It does not fit ``memory_mb``.
+        """
+        reply, _ = self._ask("text", page, {"max_items": self.limits.max_page_items})
+        width_pt, height_pt = (float(side) for side in reply["size"])
+        if not (math.isfinite(width_pt) and math.isfinite(height_pt)):
+            raise InputError(f"page {page} has no finite size.")
+        shown: Box = (0.0, 0.0, width_pt, height_pt)
+        words = (
+            LayerWord(legible(str(text)), box, int(block), int(line))
+            for text, *sides, block, line in reply["words"]
+            if (box := _clipped(sides, shown)) is not None
+        )
+        return TextLayer(
+            width_pt=width_pt,
+            height_pt=height_pt,
+            words=tuple(words),
+            unknown_letters=int(reply["unknown"]),
+            seen_boxes_pt=_boxes(reply["seen"], shown),
+            unseen_boxes_pt=_boxes(reply["unseen"], shown),
+            image_boxes_pt=_boxes(reply["images"], shown),
+            path_boxes_pt=_boxes(reply["paths"], shown),
+            cut=bool(reply["cut"]),
+            complaints=self._complaints(reply),
+        )
+
+    def add_text(self, page: int, words: Sequence[tuple[str, Box]]) -> None:
+        """Write words onto the page that can be selected and searched, and show nothing.
+
+        They are in the file once :meth:`save` has returned.
+
+        Args:
+            page: Its number.
+            words: Text and box in points, as the page is shown.
+
+        Raises:
+            InputError: The page cannot be written to, with the reason.
+            BudgetError: It does not fit ``memory_mb``.
+        """
+        self._ask("add_text", page, {"words": [[text, *box] for text, box in words]})
+
+    def save(self) -> None:
+        """Write added text to the file, after what is there; a repaired file is written anew.
+
+        Raises:
+            InputError: It cannot be written, with the reason.
+            BudgetError: It does not fit ``memory_mb``.
+        """
+        self._ask("save", 1, {})
+
+    def render(
+        self, page: int, dpi: float, clip_pt: Box | None = None, *, grey: bool = False
+    ) -> Rendered:
         """Render a page, or the part of it in ``clip_pt`` (points, as the page is shown).
 
         Raises:
@@ -196,11 +256,12 @@ class PdfFile:
             "clip": clip_pt,
             "max_pixels": self.limits.max_page_pixels,
             "min_dpi": self.limits.min_dpi,
+            "grey": grey,
         }
         reply, payload = self._ask("render", page, request)
         height, width = (int(side) for side in reply["shape"])
         rows = np.frombuffer(payload, np.uint8).reshape(height, int(reply["stride"]))
-        image = rows[:, : width * 3].reshape(height, width, 3)
+        image = rows[:, :width] if grey else rows[:, : width * 3].reshape(height, width, 3)
         return Rendered(
             image=image,
             dpi=float(reply["dpi"]),
@@ -264,7 +325,10 @@ class PdfFile:
         """Start a child and have it open the file."""
         self._stderr = b""
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-X", "utf8", str(WORKER), str(self.memory_mb)],
+            [
+                *(sys.executable, "-I", "-X", "utf8", str(WORKER)),
+                *(str(self.memory_mb), str(self.writes_bytes)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

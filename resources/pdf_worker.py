@@ -4,11 +4,14 @@ Started by :mod:`resources.pdf` as a script of its own, with an empty environmen
 module that imports PyMuPDF. It imports nothing of Quire, so it is up in a tenth of a second.
 
 Both directions speak the same frame: four bytes of header length (big-endian), a JSON header, then
-``header["payload"]`` raw bytes. A request names an ``op`` (open, content, render). Every reply
+``header["payload"]`` raw bytes. A request names an ``op`` (a method of ``Worker``). Every reply
 carries ``complaints``, what MuPDF said while it worked, and ``repaired``, whether it had to mend
 the file; a refusal has ``error`` (one of input, memory) with a ``message`` instead of an answer.
+
+It may write no file, unless it was started with a second argument: so many bytes.
 """
 
+import base64
 import contextlib
 import ctypes
 import json
@@ -38,6 +41,11 @@ memory: larger ones are not checked."""
 
 MOST_IMAGES_CHECKED = 200
 
+WORD_LETTERS = 500
+"""Letters listed of one word; a run of text without a blank can be as long as the page."""
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+
 REFERENCE = re.compile(r"(\d+) \d+ R")
 
 ALLOCATION_FAILED = re.compile(
@@ -52,6 +60,54 @@ DRAW = re.compile(rb"/([^\s/\[\]()<>{}%]+)\s+Do\b")
 
 SET_FONT = re.compile(rb"/([^\s/\[\]()<>{}%#]+)\s+[\d.]+\s+Tf\b")
 """The command that chooses a font, by a name that is written plainly."""
+
+DRAWN_AS = {
+    "fill-text": "seen",
+    "stroke-text": "seen",
+    "clip-text": "seen",
+    "clip-stroke-text": "seen",
+    "ignore-text": "unseen",
+    "fill-image": "images",
+    "fill-imgmask": "images",
+    "clip-imgmask": "images",
+}
+"""What MuPDF calls what it draws, by what it means for reading a page."""
+
+FONT_NAME = "QuireUnseen"
+GLYPH_WIDTH = 0.5
+"""Width of every character of the font without glyphs, in its own size."""
+
+GLYPHLESS = base64.b64decode(
+    "AAEAAAAKAIAAAwAgT1MvMlbeyJQAAAEoAAAAYGNtYXAACgA0AAABkAAAAB5nbHlmFSJBJAAAAbgAAAAYaGVhZAt48W"
+    "UAAACsAAAANmhoZWEMAgQCAAAA5AAAACRobXR4BAAAAAAAAYgAAAAIbG9jYQAMAAAAAAGwAAAABm1heHAABAAFAAAB"
+    "CAAAACBuYW1l8usW2gAAAdAAAABLcG9zdAABAAEAAAIcAAAAIAABAAAAAQAAsJRxEF8PPPUEBwgAAAAAAM+a/G4AAA"
+    "AA1MOn8gAAAAAEAAgAAAAAEAACAAAAAAAAAAEAAAgA//8AAAQAAAAAAAQAAAEAAAAAAAAAAAAAAAAAAAACAAEAAAAC"
+    "AAQAAQAAAAAAAQAAAAAAAAAAAAAAAAAAAAAAAwAAAZAABQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAUAAQABAAAAAA"
+    "AAAAAAAAAAAAAAAAAAAAAAR09PRwBAAAAAAAAB//8AAAABAAGAAAAAAAAAAAAAAAAAAAABAAAAAAAABAAAAAAAAAIA"
+    "AQAAAAAAFAADAAAAAAAUAAYACgAAAAAAAAAAAAAAAAAMAAAAAQAAAAAEAAgAAAMAADEhESEEAPwACAAAAAADACoAAA"
+    "ADAAAABQAWAAAAAQAAAAAABQALABYAAwABBAkABQAWAAAAVgBlAHIAcwBpAG8AbgAgADEALgAwVmVyc2lvbiAxLjAA"
+    "AAEAAAAAAAAAAAAAAAAAAQAAAAAAAAAAAAAAAAAAAAA="
+)
+"""A TrueType font of two empty glyphs: ``pdf.ttf`` of tesseract, Apache License 2.0."""
+
+TO_UNICODE = b"""/CIDInit /ProcSet findresource begin
+12 dict begin
+begincmap
+/CIDSystemInfo << /Registry (Adobe) /Ordering (UCS) /Supplement 0 >> def
+/CMapName /Adobe-Identify-UCS def
+/CMapType 2 def
+1 begincodespacerange
+<0000> <FFFF>
+endcodespacerange
+1 beginbfrange
+<0000> <FFFF> <0000>
+endbfrange
+endcmap
+CMapName currentdict /CMap defineresource pop
+end
+end
+"""
+"""Every code is a character of UTF-16."""
 
 Header = dict[str, Any]
 
@@ -106,6 +162,8 @@ class Worker:
     def __init__(self) -> None:
         self.complaints = Complaints()
         self.doc: Any = None
+        self.font = 0
+        """Number of the font that words are added in; 0 while the file has none."""
         self.pixels: Any = None
         """The last rendering: it owns the memory that a reply's payload points into."""
 
@@ -171,6 +229,85 @@ class Worker:
         size = [float(shown.width), float(shown.height)]
         return {"size": size, "images": images, "words": words, "paths": paths}, None
 
+    def text(self, request: Header) -> tuple[Header, memoryview | None]:
+        """The words of the text layer in the file's order, and what tells whether it is usable.
+
+        At most ``max_items`` words are listed, and ``cut`` tells of the rest. Glyphs that the file
+        gives no character for count as unknown. What is drawn on the page is listed as boxes by
+        kind: text that shows, text that does not (as below a scan), images, and everything else.
+        """
+        page = self.doc[request["page"] - 1]
+        limit = int(request["max_items"])
+        shown = page.rect
+        turn: Any = pymupdf.Matrix(page.rotation_matrix)
+        found = page.get_text(
+            "words", sort=False, flags=pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+        )
+        words = [
+            [word[4][:WORD_LETTERS], *rounded(pymupdf.Rect(word[:4]) * turn), word[5], word[6]]
+            for word in found[:limit]
+        ]
+        drawn: dict[str, list[list[float]]] = {"seen": [], "unseen": [], "images": [], "paths": []}
+        for kind, box, *_ in page.get_bboxlog():
+            listed = drawn[DRAWN_AS.get(kind, "paths")]
+            if len(listed) < limit:
+                listed.append(rounded(pymupdf.Rect(box) * turn))
+        return {
+            "size": [float(shown.width), float(shown.height)],
+            "words": words,
+            "cut": len(found) > limit or any(len(word[4]) > WORD_LETTERS for word in found[:limit]),
+            "unknown": sum(word[4].count(UNKNOWN) for word in found),
+            **drawn,
+        }, None
+
+    def add_text(self, request: Header) -> tuple[Header, memoryview | None]:
+        """Write words onto a page that select and search as text and show nothing.
+
+        Each word gets the width and height of its box, in a font without glyphs.
+        """
+        page = self.doc[request["page"] - 1]
+        if self.font == 0:
+            self.font = glyphless_font(self.doc)
+        name_font(page, FONT_NAME, self.font)
+        # From points as the page is shown to the file's own coordinates, and back to unit length.
+        place: Any = pymupdf.Matrix(page.derotation_matrix) * ~pymupdf.Matrix(
+            page.transformation_matrix
+        )
+        commands = ["q BT 3 Tr"]
+        for text, x0, y0, x1, y1 in request["words"]:
+            size, code = y1 - y0, text.encode("utf-16-be", "replace").hex()
+            if size <= 0 or x1 <= x0 or not code:
+                continue
+            spread = 100 * (x1 - x0) / (GLYPH_WIDTH * size * len(code) / 4)
+            corner: Any = pymupdf.Point(x0, y1) * place
+            # Type is set upwards, and points count downwards.
+            turned = (place.a, place.b, -place.c, -place.d, corner.x, corner.y)
+            numbers = " ".join(f"{value:.4f}" for value in turned)
+            commands.append(
+                f"{numbers} Tm /{FONT_NAME} {size:.3f} Tf {spread:.3f} Tz <{code}0020> Tj"
+            )
+        commands.append("ET Q")
+        page.wrap_contents()
+        pymupdf.TOOLS._insert_contents(page, "\n".join(commands).encode(), 1)
+        return {}, None
+
+    def save(self, request: Header) -> tuple[Header, memoryview | None]:
+        """Write what was added to the file; what was there stays as it is, byte by byte.
+
+        A file that had to be repaired cannot be added to: it is written anew beside it, and takes
+        its place.
+        """
+        doc, path = self.doc, self.doc.name
+        if doc.can_save_incrementally():
+            doc.saveIncr()
+        else:
+            anew = f"{path}.anew"
+            doc.save(anew, deflate=True)
+            os.replace(anew, path)  # noqa: PTH105
+        doc.close()
+        self.doc, self.font = pymupdf.open(path, filetype="pdf"), 0
+        return {}, None
+
     def render(self, request: Header) -> tuple[Header, memoryview | None]:
         """Render a page or a part of it as RGB, at a lower resolution where it has too many pixels.
 
@@ -193,10 +330,58 @@ class Worker:
                 f"{request['max_pixels'] / 1e6:.0f} megapixels that a page may have"
             ), None
         scale = pymupdf.Matrix(dpi / 72.0, dpi / 72.0)
-        pixels = page.get_pixmap(matrix=scale, clip=area, alpha=False, colorspace=pymupdf.csRGB)
+        colors = pymupdf.csGRAY if request["grey"] else pymupdf.csRGB
+        pixels = page.get_pixmap(matrix=scale, clip=area, alpha=False, colorspace=colors)
         self.pixels = pixels
         header = {"dpi": dpi, "shape": [pixels.height, pixels.width], "stride": pixels.stride}
         return header, pixels.samples_mv
+
+
+def glyphless_font(doc: Any) -> int:
+    """Add a font that has every character and draws none of them; returns its number in the file.
+
+    Every code is the character of that number (``Identity-H``), and every glyph is the first.
+    """
+
+    def stream(data: bytes, entries: str = "") -> int:
+        number = doc.get_new_xref()
+        doc.update_object(number, f"<<{entries}>>")
+        doc.update_stream(number, data, new=True, compress=True)
+        return number
+
+    def plain(entries: str) -> int:
+        number = doc.get_new_xref()
+        doc.update_object(number, f"<<{entries}>>")
+        return number
+
+    file = stream(GLYPHLESS, f"/Length1 {len(GLYPHLESS)}")
+    described = plain(
+        "/Type/FontDescriptor/FontName/GlyphLessFont/Flags 5/FontBBox[0 0 500 1000]/ItalicAngle 0"
+        f"/Ascent 1000/Descent -1/CapHeight 1000/StemV 80/FontFile2 {file} 0 R"
+    )
+    glyphs = stream(b"\x00\x01" * 0x10000)
+    family = plain(
+        f"/Type/Font/Subtype/CIDFontType2/BaseFont/GlyphLessFont/CIDToGIDMap {glyphs} 0 R"
+        "/CIDSystemInfo<</Registry(Adobe)/Ordering(Identity)/Supplement 0>>"
+        f"/FontDescriptor {described} 0 R/DW {1000 * GLYPH_WIDTH:.0f}"
+    )
+    return plain(
+        "/Type/Font/Subtype/Type0/BaseFont/GlyphLessFont/Encoding/Identity-H"
+        f"/DescendantFonts[{family} 0 R]/ToUnicode {stream(TO_UNICODE)} 0 R"
+    )
+
+
+def name_font(page: Any, name: str, font: int) -> None:
+    """Let the page's commands call a font by a name."""
+    pdf = mupdf.pdf_document_from_fz_document(page.parent.this)
+    here = mupdf.pdf_page_from_fz_page(page.this).obj()
+    resources = mupdf.pdf_dict_get_inheritable(here, mupdf.PDF_ENUM_NAME_Resources)
+    if not resources.m_internal:
+        resources = mupdf.pdf_dict_put_dict(here, mupdf.PDF_ENUM_NAME_Resources, 1)
+    fonts = mupdf.pdf_dict_get(resources, mupdf.PDF_ENUM_NAME_Font)
+    if not fonts.m_internal:
+        fonts = mupdf.pdf_dict_put_dict(resources, mupdf.PDF_ENUM_NAME_Font, 1)
+    mupdf.pdf_dict_puts(fonts, name, mupdf.pdf_new_indirect(pdf, font, 0))
 
 
 def drawn_images(page: Any, commands: bytes) -> list[Header]:
@@ -328,13 +513,13 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def limit_harm(timeout_s: float) -> None:
-    """No core dumps, no written files, and no CPU time long after the caller has given up."""
+def limit_harm(timeout_s: float, writes: int) -> None:
+    """No core dumps, no file beyond what may be written, no CPU time after the caller gave up."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = math.ceil(usage.ru_utime + usage.ru_stime + timeout_s) + CPU_GRACE_S
     wanted = (
         (resource.RLIMIT_CORE, (0, 0)),
-        (resource.RLIMIT_FSIZE, (0, 0)),
+        (resource.RLIMIT_FSIZE, (writes, writes)),
         (resource.RLIMIT_CPU, (cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1])),
     )
     for kind, values in wanted:
@@ -347,8 +532,15 @@ def answer(worker: Worker, request: Header) -> tuple[Header, memoryview | None]:
     complaints = worker.complaints
     complaints.forget()
     try:
-        operation = {"open": worker.open, "content": worker.content, "render": worker.render}
-        header, payload = operation[request["op"]](request)
+        operations = {
+            "open": worker.open,
+            "content": worker.content,
+            "text": worker.text,
+            "render": worker.render,
+            "add_text": worker.add_text,
+            "save": worker.save,
+        }
+        header, payload = operations[request["op"]](request)
     except MemoryError as error:
         header, payload = {"error": "memory", "message": str(error)}, None
     except Exception as error:  # noqa: BLE001 - MuPDF raises classes that share no base of their own
@@ -386,13 +578,15 @@ def main() -> None:
     """Answer requests from standard input until it is closed."""
     end_with_parent()
     limit_data(int(sys.argv[1]))
+    writes = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond that fails, and is told
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a stray print, of Python or of a C library, must not break the frames
     worker = Worker()
     mupdf.fz_set_warning_callback(worker.complaints.hear)
     mupdf.fz_set_error_callback(worker.complaints.hear)
     while (request := receive(requests)) is not None:
-        limit_harm(float(request["timeout_s"]))
+        limit_harm(float(request["timeout_s"]), writes)
         header, payload = answer(worker, request)
         send(replies, header, payload)
         del header, payload

@@ -22,17 +22,18 @@ BYTES_IN_BYTES_OUT = 4
 """ONNX Runtime's ``accuracy_level`` at which blocks of inputs are rounded to bytes, too. To compute
 with weights of bytes in full takes longer than full precision throughout."""
 
-_ALIGNED = 4096
+ALIGNED = 4096
 """Weights begin at pages of their file, so that they can be mapped."""
 
 
-def quantize(exact: Path, target: Path, name: str) -> str:
+def quantize(exact: Path, target: Path, name: str, worth_it: float = WORTH_IT) -> str:
     """Write the graph of one runtime.
 
     Args:
         exact: The graph in full precision, its weights in ``<name>.data`` beside it.
         target: Where the other one goes, likewise.
         name: ``onnx-w8`` or ``onnx-int8``.
+        worth_it: Least share of the weights in matrix products for which it is made.
 
     Returns:
         Why it was not made; empty where it was.
@@ -41,7 +42,7 @@ def quantize(exact: Path, target: Path, name: str) -> str:
 
     model = onnx.load(exact, load_external_data=False)
     share = _share_in_products(model.graph)
-    if share < WORTH_IT:
+    if share < worth_it:
         return f"nothing to gain: {1 - share:.0%} of the weights are not in matrix products"
     if name == "onnx-w8":
         _weights_in_blocks(exact, target)
@@ -167,7 +168,7 @@ def _levels(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.f
 def _write(file: BinaryIO, weight: "onnx.TensorProto", data: bytes, target: Path) -> None:
     from onnx import TensorProto
 
-    offset = -(-file.tell() // _ALIGNED) * _ALIGNED
+    offset = -(-file.tell() // ALIGNED) * ALIGNED
     file.seek(offset)
     file.write(data)
     entries = {"location": _beside(target).name, "offset": str(offset), "length": str(len(data))}

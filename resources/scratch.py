@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import BinaryIO
@@ -26,18 +26,20 @@ _swept: set[Path] = set()
 
 
 @contextlib.contextmanager
-def partial_file(place: Path, target: Path) -> Iterator[BinaryIO]:
+def partial_file(place: Path, target: Path | Callable[[], Path]) -> Iterator[BinaryIO]:
     """A file to write to, which takes the target's place when the block ends without an error.
 
     Args:
         place: Folder to write it in, made when missing, on the target's file system.
-        target: Where the file goes; its folder is made when missing.
+        target: Where the file goes, or what says so once it is written; its folder is made when
+            missing.
 
     Raises:
         OSError: It cannot be written, with the name of a file.
     """
     place.mkdir(parents=True, exist_ok=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(target, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(place)
     while True:
         partial = place / _new_name()
@@ -49,10 +51,12 @@ def partial_file(place: Path, target: Path) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            partial.replace(target)
+            final = target if isinstance(target, Path) else target()
+            final.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(final)
     except OSError as error:
         if error.filename is None:  # a disk that is full says so without saying which
-            error.filename = str(target)
+            error.filename = str(target if isinstance(target, Path) else partial)
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -68,6 +72,17 @@ def own_folder() -> Path:
     multiprocessing.current_process()._config["semprefix"] = f"/{folder.name[1:]}"  # pyright: ignore
     Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-200)
     return folder
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """A private folder for temporary files, removed when the block ends, however it ends."""
+    path, handle = claimed_folder()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(handle)
 
 
 def claimed_folder() -> tuple[Path, int]:

@@ -1,4 +1,4 @@
-"""How copy search is set: one preset and what is changed by hand, for every op alike."""
+"""How copy search and reading are set, for every op alike."""
 
 from functools import cached_property
 
@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from core.presets import CopySearchSpec, Preset, TileFirst, copy_search_spec
+from core.reading import ReadingSpec, Rotate
 
 
 class CopySearch(dg.ConfigurableResource):
@@ -35,4 +36,30 @@ class CopySearch(dg.ConfigurableResource):
             tile_px=self.tile_px,
             tile_stride=self.tile_stride,
             tile_first=tile_first,
+        )
+
+
+class Reading(dg.ConfigurableResource):
+    """How pages are read; a run may override it, and stored rows name what they used."""
+
+    languages: str = Field(
+        default="eng", description="As tesseract has them, joined by +, the most likely first."
+    )
+    dpi: float = Field(default=150.0, description="Resolution of a page at first, 72 to 300.")
+    rotate: str = Field(
+        default="auto", description="Turn pages that lie on their side: auto or off."
+    )
+    timeout_s: float = Field(default=120.0, description="For one call of tesseract.")
+    workers: int = Field(default=2, description="Pages that are recognized at the same time.")
+
+    @cached_property
+    def spec(self) -> ReadingSpec:
+        """The numbers; ValueError where a setting is out of range."""
+        rotate: Rotate = self.rotate  # pyright: ignore[reportAssignmentType] - checked below
+        languages = (language.strip() for language in self.languages.split("+"))
+        return ReadingSpec(
+            languages=tuple(dict.fromkeys(language for language in languages if language)),
+            dpi=self.dpi,
+            rotate=rotate,
+            timeout_s=self.timeout_s,
         )

@@ -56,7 +56,17 @@ def import_open_clip() -> Any:
     exist" while it only wants to describe the operator. Declaring the two operators lets the import
     pass; open_clip uses neither. Where torchvision is healthy nothing is declared.
     """
-    for name in ("torch", "torchvision", "open_clip"):
+    import_torchvision_for("open_clip")
+    return importlib.import_module("open_clip")
+
+
+def import_torchvision_for(package: str) -> None:
+    """Import torchvision before a package that does, which needs torch as well.
+
+    Raises:
+        EncoderError: One of them is not installed.
+    """
+    for name in ("torch", "torchvision", package):
         if importlib.util.find_spec(name) is None:
             raise EncoderError(f"{name} is not installed; {INSTALL}")
     try:
@@ -68,7 +78,6 @@ def import_open_clip() -> Any:
             del sys.modules[name]
         _declare_torchvision_operators()
         importlib.import_module("torchvision")
-    return importlib.import_module("open_clip")
 
 
 @cache

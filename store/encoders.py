@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-_ASSETS = {"serving": "tile_embeddings", "next": "next_tile_embeddings"}
+import store.work
 
 
 def tables(db: Connection) -> dict[str, str]:
@@ -34,28 +34,10 @@ def switch_to(db: Connection, encoder_id: str, spec: str) -> None:
         encoder_id: The encoder that is to serve; it has a table of vectors.
         spec: Spec id of its embeddings.
     """
-    values = {**_ASSETS, "id": encoder_id, "spec": spec}
     with db.transaction():
         db.execute("SELECT pg_advisory_xact_lock(hashtext('encoders'))")
-        db.execute("INSERT INTO encoder_switches (encoder_id) VALUES (%(id)s)", values)
-        # Of one encoder the ledger has either asset, and both where it was configured alone before.
-        db.execute("DELETE FROM work WHERE asset = %(next)s AND spec <> %(spec)s", values)
-        db.execute(
-            "UPDATE work SET asset = %(next)s WHERE asset = %(serving)s AND spec <> %(spec)s",
-            values,
-        )
-        db.execute(
-            """
-            DELETE FROM work AS w WHERE asset = %(next)s AND spec = %(spec)s
-              AND EXISTS (SELECT FROM work AS o WHERE o.asset = %(serving)s
-                            AND o.unit = w.unit AND o.spec = w.spec)
-            """,
-            values,
-        )
-        db.execute(
-            "UPDATE work SET asset = %(serving)s WHERE asset = %(next)s AND spec = %(spec)s",
-            values,
-        )
+        db.execute("INSERT INTO encoder_switches (encoder_id) VALUES (%(id)s)", {"id": encoder_id})
+        store.work.exchange(db, "tile_embeddings", "next_tile_embeddings", spec)
 
 
 def vectors(db: Connection, table: str) -> int:

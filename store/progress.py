@@ -41,7 +41,9 @@ def stages(db: Connection, batch_keys: Sequence[str]) -> list[Stage]:
                         ELSE known.pairs END AS known
             FROM (VALUES (1, 'pages', 'page'), (2, 'panels', 'page'),
                          (3, 'panel_features', 'panel'), (4, 'candidate_pairs', 'panel'),
-                         (5, 'verified_pairs', 'pair')) AS stage (place, asset, unit)
+                         (5, 'verified_pairs', 'pair'), (6, 'ocr_pages', 'page'),
+                         (7, 'chunks', 'page'), (8, 'chunk_embeddings', 'page'))
+                  AS stage (place, asset, unit)
             CROSS JOIN known LEFT JOIN done USING (asset)
             ORDER BY stage.place
             """,

@@ -8,6 +8,18 @@ from psycopg.rows import class_row
 
 from core.work import Job, Outcome
 
+OF_TEXT = (
+    "ocr_pages",
+    "searchable_pdfs",
+    "text_encoders",
+    "chunks",
+    "chunk_embeddings",
+    "next_chunk_embeddings",
+    "search_index",
+)
+"""Assets that read documents: what is lost there is told by ``quire read`` and by searches, and is
+no loss to a report of reused panels."""
+
 
 @dataclass(frozen=True)
 class BatchSummary:
@@ -138,6 +150,34 @@ def forget_units(db: Connection, asset: str, units: Sequence[str]) -> int:
     ).rowcount
 
 
+def exchange(db: Connection, serving: str, waiting: str, spec: str) -> None:
+    """Let two assets change places: the one that serves takes over what was done under a spec.
+
+    Args:
+        db: A connection, in the transaction that makes the change.
+        serving: The asset whose results are in use.
+        waiting: The asset that prepares, and keeps, the results of another encoder.
+        spec: Spec id of what is to be in use.
+    """
+    values = {"serving": serving, "next": waiting, "spec": spec}
+    # Of one encoder the ledger has either asset, and both where it was configured alone before.
+    db.execute("DELETE FROM work WHERE asset = %(next)s AND spec <> %(spec)s", values)
+    db.execute(
+        "UPDATE work SET asset = %(next)s WHERE asset = %(serving)s AND spec <> %(spec)s", values
+    )
+    db.execute(
+        """
+        DELETE FROM work AS w WHERE asset = %(next)s AND spec = %(spec)s
+          AND EXISTS (SELECT FROM work AS o WHERE o.asset = %(serving)s
+                        AND o.unit = w.unit AND o.spec = w.spec)
+        """,
+        values,
+    )
+    db.execute(
+        "UPDATE work SET asset = %(serving)s WHERE asset = %(next)s AND spec = %(spec)s", values
+    )
+
+
 def has_failed(db: Connection, asset: str, unit: str) -> bool:
     """Whether a unit failed, under whatever spec."""
     row = db.execute(
@@ -167,7 +207,7 @@ def forget_failures(db: Connection, document_id: str) -> int:
 
 
 def troubles(db: Connection, document_id: str) -> list[Trouble]:
-    """Everything that did not end well for one document, reports themselves apart.
+    """Everything of copy search that did not end well for one document, reports themselves apart.
 
     Whichever partition it belongs to: a pair with a panel of an earlier document is worked on in
     the partition of the later one.
@@ -192,8 +232,8 @@ def troubles(db: Connection, document_id: str) -> list[Trouble]:
             )
             SELECT asset, unit, status, reason FROM work
             WHERE unit IN (SELECT unit FROM units)
-              AND (status <> 'ok' OR reason <> '') AND asset <> 'duplicate_reports'
+              AND (status <> 'ok' OR reason <> '') AND asset <> ALL(%(apart)s)
             ORDER BY asset, unit
             """,
-            {"document_id": document_id},
+            {"document_id": document_id, "apart": ["duplicate_reports", *OF_TEXT]},
         ).fetchall()

@@ -4,6 +4,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 from dagster._core.storage.defs_state.base import _current_storage
 from psycopg import sql
 
+from core.text_encoders import parse_text_encoder
 from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
 from resources.postgres import Postgres
+from resources.text_conversion import convert_text
 from store.migrate import check_server, migrate
 
 TEMPLATE = "migrated"
@@ -66,15 +69,22 @@ def embedded_postgres(
         server.stop()
 
 
-@pytest.fixture
-def postgres_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
-    """The URL of a fresh, migrated, empty database."""
+@contextmanager
+def fresh_database(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of a fresh, migrated, empty database, dropped at the end."""
     name = sql.Identifier(f"test_{next(_numbers)}")
     template = sql.Identifier(TEMPLATE)
     with psycopg.connect(embedded_postgres.url, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
         yield embedded_postgres.url_of(name.as_string().strip('"'))
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def postgres_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of a fresh, migrated, empty database."""
+    with fresh_database(embedded_postgres) as url:
+        yield url
 
 
 @pytest.fixture
@@ -88,6 +98,14 @@ def db(postgres: Postgres) -> Iterator[psycopg.Connection]:
     """An open connection to a fresh, migrated, empty database."""
     with postgres.connect() as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The default text encoder, converted once for all tests, as a setting names the folder."""
+    folder = tmp_path_factory.mktemp("minilm") / "all-MiniLM-L6-v2"
+    convert_text(parse_text_encoder("minilm"), folder, cores=1)
+    return f"sentence-transformers:{folder}"
 
 
 @pytest.fixture(autouse=True)

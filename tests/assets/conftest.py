@@ -18,7 +18,7 @@ from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.memory import MemoryContract, tree_mb
 from resources.postgres import Postgres
-from resources.settings import CopySearch
+from resources.settings import CopySearch, Reading
 
 ORDER = [
     "documents",
@@ -53,6 +53,7 @@ class Pipeline:
     instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
     memory: MemoryContract = field(default_factory=Roomy)
     encoder: Encoder = field(default_factory=Encoder)
+    reading: Reading = field(default_factory=Reading)
 
     def receive(self, *paths: Path, pages_per_batch: int = 8) -> list[Received]:
         with self.postgres.connect() as db:
@@ -90,6 +91,7 @@ class Pipeline:
                 "memory": self.memory,
                 "copy_search": CopySearch(threads=1),
                 "encoder": self.encoder,
+                "reading": self.reading,
             },
             run_config={
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},

@@ -21,6 +21,8 @@ ELSEWHERE = {
     "; about MB would do": "follows what is said of item_over_budget or op_stopped",
     "there is no such file or folder": "a wrong command: nothing is run, exit code 2",
     "is there already; name a folder": "a wrong command: nothing is converted",
+    "tesseract crashed": "of reading, which no report needs: docs/reading.md",
+    "tesseract needs more than": "of reading, likewise",
 }
 """Messages that reach nobody as they are, or only together with one that is listed."""
 

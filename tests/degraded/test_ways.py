@@ -155,8 +155,8 @@ class Odd(PdfFile):
         finally:
             self.timeout_s, self._lost_s = 60.0, 0.0
 
-    def render(self, page: int, dpi: float, clip_pt: Any = None) -> Rendered:
-        rendered = super().render(page, dpi, clip_pt)
+    def render(self, page: int, dpi: float, clip_pt: Any = None, *, grey: bool = False) -> Rendered:
+        rendered = super().render(page, dpi, clip_pt, grey=grey)
         way = self._way(page)
         if way == "dpi_lowered":
             return replace(rendered, lowered=True)

@@ -44,6 +44,14 @@ def test_the_last_stage_is_not_root_installs_nothing_and_can_be_asked_for_its_he
     assert not re.search(r"apt|pip install|curl|wget", run)
 
 
-def test_the_base_is_an_argument_and_both_stages_stand_on_it() -> None:
+def test_the_base_is_an_argument_and_all_stages_stand_on_it() -> None:
     assert STEPS[0] == ["ARG", "BASE=python:3.11-slim-bookworm"]
-    assert [step[1] for step in STEPS if step[0] == "FROM"] == ["${BASE} AS build", "${BASE}"]
+    stages = [step[1] for step in STEPS if step[0] == "FROM"]
+    assert stages == ["${BASE} AS build", "${BASE} AS system", "system"]
+
+
+def test_tesseract_is_all_that_the_system_is_given() -> None:
+    (run,) = [step[1] for step in STEPS if step[0] == "RUN" and "apt-get install" in step[1]]
+    packages = re.findall(r"--no-install-recommends ([^&;]+?)\s*&&", run)
+    assert packages == ["tesseract-ocr ${LANGUAGES}"]
+    assert ["ARG", 'LANGUAGES="tesseract-ocr-eng"'] in STEPS

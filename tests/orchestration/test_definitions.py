@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orchestration.definitions import defs
+from orchestration.definitions import defs, resources_of
 from orchestration.requests import chunks, range_tags, requests_for
 from orchestration.settings import from_environment
 
@@ -22,6 +22,13 @@ ASSETS = {
     "candidate_pairs",
     "verified_pairs",
     "duplicate_reports",
+    "chunk_embeddings",
+    "chunks",
+    "next_chunk_embeddings",
+    "ocr_pages",
+    "search_index",
+    "searchable_pdfs",
+    "text_encoders",
 }
 
 
@@ -30,13 +37,13 @@ def test_every_asset_has_a_group_an_owner_a_description_a_budget_and_a_check() -
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
-        assert node.group_name in {"ingest", "copy_search", "encoders"}
+        assert node.group_name in {"ingest", "copy_search", "encoders", "text"}
         assert node.owners == ["team:quire"]
         assert len(node.description or "") > 80
         assert node.kinds
         assert isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
         assert node.backfill_policy is not None
-        assert [check.name for check in graph.get_check_keys_for_assets({key})] == ["complete"]
+        assert "complete" in {check.name for check in graph.get_check_keys_for_assets({key})}
 
 
 def test_loading_definitions_imports_no_heavy_module_and_needs_no_database(
@@ -64,6 +71,34 @@ def test_a_password_in_the_database_url_is_in_no_snapshot(
     monkeypatch.setenv("QUIRE_DATABASE_URL", "postgresql://quire:hunter2-planted@db/quire")
     job = defs().resolve_job_def("copy_search")
     assert "hunter2-planted" not in str(job.get_job_snapshot())
+
+
+def test_the_key_of_a_service_is_in_no_snapshot_and_in_no_representation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("QUIRE_TEXT_API_KEY", "sk-planted")
+    settings = from_environment()
+    assert settings.text_api_key == "sk-planted"
+    resources = resources_of(settings)
+    job = defs().resolve_job_def("read_documents")
+    assert "sk-planted" not in f"{job.get_job_snapshot()}{settings}{resources}"
+
+
+def test_what_arrives_is_searched_and_read_in_one_run_and_by_night_alike() -> None:
+    loaded = defs()
+
+    def made_by(job: str) -> set[str]:
+        return {node.name for node in loaded.resolve_job_def(job).graph.nodes}
+
+    copies, texts = made_by("copy_search"), made_by("read_documents")
+    assert made_by("take_in") == copies | texts
+    assert copies & texts == {"documents", "pages"}
+    assert {"ocr_pages", "chunks", "chunk_embeddings", "search_index"} <= texts
+    assert "searchable_pdfs" not in texts
+    launched = {loaded.resolve_sensor_def("inbox").job_name} | {
+        loaded.resolve_schedule_def("nightly").job_name
+    }
+    assert launched == {"take_in"}
 
 
 def test_a_run_covers_at_most_so_many_batches_and_only_neighbours() -> None:

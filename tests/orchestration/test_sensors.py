@@ -17,7 +17,8 @@ from orchestration.sensors import inbox
 from resources.encoder import Encoder
 from resources.images import ImageStore
 from resources.postgres import Postgres
-from resources.settings import CopySearch
+from resources.settings import CopySearch, Reading
+from resources.text_encoder_resource import TextEncoderResource
 from tests.hostile import small_paper
 
 
@@ -35,6 +36,11 @@ def settled(path: Path) -> None:
     os.utime(path, (long_ago, long_ago))
 
 
+def reading_of(tmp_path: Path) -> dict[str, Any]:
+    store_url = (tmp_path / "store").as_uri()
+    return {"reading": Reading(), "text_encoder": TextEncoderResource(store_url=store_url)}
+
+
 def tick(
     instance: dg.DagsterInstance, postgres: Postgres, tmp_path: Path, cursor: str | None
 ) -> object:
@@ -45,6 +51,7 @@ def tick(
             images=ImageStore(url=(tmp_path / "store").as_uri()),
             copy_search=CopySearch(),
             encoder=Encoder(),
+            **reading_of(tmp_path),
         )
 
 
@@ -57,6 +64,7 @@ def evaluated(
         "images": ImageStore(url=(tmp_path / "store").as_uri()),
         "copy_search": CopySearch(),
         "encoder": Encoder(),
+        **reading_of(tmp_path),
     }
     with dg.build_sensor_context(
         instance=instance, cursor=cursor, resources=resources, sensor_name="inbox"
@@ -103,7 +111,13 @@ def test_the_night_asks_for_what_is_missing_and_nothing_else(
     ):
 
         def night() -> object:
-            return nightly(context, postgres=postgres, copy_search=CopySearch(), encoder=Encoder())
+            return nightly(
+                context,
+                postgres=postgres,
+                copy_search=CopySearch(),
+                encoder=Encoder(),
+                **reading_of(tmp_path),
+            )
 
         assert isinstance(night(), dg.SkipReason)
         small_paper(folder / "a.pdf", seed=1)

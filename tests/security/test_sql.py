@@ -10,6 +10,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from core.text import legible
 from store.documents import Document
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("core", "store", "resources", "assets", "orchestration", "benchmarks", "scripts")
+ROOMS = ("core", "store", "resources", "assets", "orchestration", "web", "benchmarks", "scripts")
 EXECUTING = {"execute", "executemany", "copy", "copy_expert", "stream"}
 COMPOSED = {"Identifier", "Literal", "Placeholder"}
 
@@ -196,6 +197,8 @@ class Arguments:
             return self.keys.get(name.removesuffix("s"), self.keys.get(name, self.text))
         if kind is Any:
             return {self.text: self.text}
+        if origin is typing.Literal:
+            return inner[0]
         if origin is np.ndarray:
             return np.ones((1, 1), np.float32)
         if origin is tuple:
@@ -214,7 +217,7 @@ class Arguments:
             fields = [field.name for field in dataclasses.fields(kind) if field.init]
             made: Any = kind
             return made(**{field: self.of(hints[field], field) for field in fields})
-        plain = {bytes: self.text.encode(), int: 1, float: 0.5, bool: False}
+        plain = {bytes: self.text.encode(), int: 1, float: 0.5, bool: False, date: date.min}
         return plain[kind]
 
     def call(self, function: Callable[..., Any]) -> None:
@@ -234,7 +237,9 @@ def tables(db: psycopg.Connection) -> set[str]:
     rows = db.execute(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
     ).fetchall()
-    return {name for (name,) in rows if not name.startswith("tile_embeddings_")}
+    return {
+        name for (name,) in rows if not name.startswith(("tile_embeddings_", "chunk_embeddings_"))
+    }
 
 
 REFUSALS = (

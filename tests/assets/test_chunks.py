@@ -1,0 +1,294 @@
+"""Read pages to passages and vectors, with the default encoder, on a fresh database and store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+
+import store.chunk_embeddings
+import store.chunks
+import store.documents
+import store.page_batches
+from assets.chunk_embeddings import chunk_embeddings, next_chunk_embeddings
+from assets.chunks import chunks
+from assets.text_channel import chunk_embeddings_spec
+from assets.text_encoders import text_encoders
+from core.batches import BatchSpec, divide
+from core.chunks import readable
+from core.text_encoders import parse_text_encoder
+from resources.images import ImageStore
+from resources.postgres import Postgres
+from resources.text_encoder import text_folder
+from resources.text_encoder_resource import TextEncoderResource
+from store.documents import Document
+from tests.assets.conftest import Roomy, metadata
+from tests.passages import WordEncoder
+from tests.resources.tiny_text_encoders import tiny_text_encoder
+
+DIGEST = "a" * 64
+LEASE = (
+    "RESIDENTIAL LEASE\n\nThe tenant pays a secu-\nrity deposit of two months' rent. "
+    "It is returned\nwithin thirty days.\n\n"
+)
+FILLER = "Cells were stained with antibodies and imaged in the dark room of the laboratory. "
+ALL = (text_encoders, chunks, chunk_embeddings, next_chunk_embeddings)
+
+
+@dataclass
+class Room:
+    """A document of which the pages have been read, and the assets of text."""
+
+    postgres: Postgres
+    folder: Path
+    text_encoder: TextEncoderResource
+    instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
+    room_mb: int = 600
+
+    def read(self, db: psycopg.Connection, *pages: str, language: str = "eng") -> None:
+        document = Document(DIGEST, "a.pdf", 1, len(pages), "", "ok", "", "documents/a.pdf")
+        store.documents.add(db, document)
+        store.page_batches.add(db, divide(DIGEST, len(pages), BatchSpec(pages_per_batch=8)))
+        (key,) = store.page_batches.keys(db)
+        self.instance.add_dynamic_partitions("page_batches", [key])
+        for number, text in enumerate(pages, start=1):
+            place = {"id": DIGEST, "page": number, "key": key}
+            db.execute(
+                """
+                INSERT INTO pages VALUES (%(id)s, %(page)s, %(key)s, 's', 595, 842, '{}', 't')
+                """,
+                place,
+            )
+            db.execute(
+                """
+                INSERT INTO ocr_pages VALUES (%(id)s, %(page)s, %(key)s, 's', 'ocr', %(language)s,
+                                              150, 90, %(text)s, '[]', '[]')
+                """,
+                place | {"text": text, "language": language},
+            )
+
+    def run(self, *only: dg.AssetsDefinition, recompute: bool = False) -> dg.ExecuteInProcessResult:
+        chosen = only or ALL
+        with self.postgres.connect() as db:
+            keys = store.page_batches.keys(db)
+        result = dg.materialize(
+            list(chosen),
+            instance=self.instance,
+            partition_key=keys[0],
+            resources={
+                "postgres": self.postgres,
+                "images": ImageStore(url=self.text_encoder.store_url),
+                "memory": Roomy(room_mb=self.room_mb),
+                "text_encoder": self.text_encoder,
+            },
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "ops": {
+                    a.key.to_user_string(): {"config": {"recompute": recompute}} for a in chosen
+                },
+            },
+            raise_on_error=False,
+        )
+        for event in result.all_events:
+            if event.is_step_failure and (error := event.step_failure_data.error) is not None:
+                print(event.step_key, error.to_string()[-1500:])  # pytest shows it on failure
+        return result
+
+    def use(self, spec: str) -> TextEncoderResource:
+        self.text_encoder = TextEncoderResource(spec=spec, store_url=self.text_encoder.store_url)
+        return self.text_encoder
+
+
+@pytest.fixture
+def room(postgres: Postgres, tmp_path: Path) -> Room:
+    """With an encoder of few words, which is loaded in no time."""
+    url = (tmp_path / "store").as_uri()
+    spec = tiny_text_encoder(tmp_path / "encoder")
+    return Room(postgres, tmp_path, TextEncoderResource(spec=spec, store_url=url))
+
+
+def numbers(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    (found,) = metadata(result, asset)
+    return found
+
+
+def ids(db: psycopg.Connection) -> list[str]:
+    rows = db.execute("SELECT chunk_id FROM chunks ORDER BY chunk_set, page, ordinal").fetchall()
+    return [chunk_id for (chunk_id,) in rows]
+
+
+def test_pages_become_passages_and_vectors_once(
+    room: Room, db: psycopg.Connection, minilm: str
+) -> None:
+    room.use(minilm)
+    room.read(db, LEASE + FILLER * 30, "", FILLER)
+    result = room.run()
+    assert result.success
+    made, embedded = numbers(result, "chunks"), numbers(result, "chunk_embeddings")
+    assert (made["items"], embedded["items"]) == (3, 2)
+    assert numbers(result, "next_chunk_embeddings")["items"] == 0
+    rows = db.execute(
+        """
+        SELECT c.text, o.text, start_char, end_char, tokens,
+               tsv @@ to_tsquery('english', 'security')
+        FROM chunks AS c JOIN ocr_pages AS o USING (document_id, page) ORDER BY page, ordinal
+        """
+    ).fetchall()
+    assert len(rows) >= 4
+    for text, page, start, end, tokens, _ in rows:
+        assert page[start:end] == text
+        assert 0 < tokens <= 202
+    assert "secu-\nrity" in rows[0][0]
+    assert [found for *_, found in rows] == [True] + [False] * (len(rows) - 1)
+
+    described = room.text_encoder.describe()
+    assert embedded["encoder"] == described.encoder_id
+    table = store.chunk_embeddings.tables(db)[described.encoder_id]
+    assert store.chunk_embeddings.vectors(db, table) == len(rows)
+    encoder = room.text_encoder.load()
+    (asked,) = encoder.encode(["How much is the security deposit?"], "query").vectors
+    found = store.chunk_embeddings.of_chunks(db, table, ids(db))
+    near = max(found, key=lambda name: float(found[name].to_numpy() @ asked))
+    assert near == ids(db)[0]
+    (again,) = encoder.encode([readable(rows[0][0]).text], "passage").vectors
+    assert float(found[near].to_numpy() @ again) > 0.9999
+
+    second = room.run()
+    assert [numbers(second, a.key.to_user_string())["items"] for a in ALL] == [0, 0, 0, 0]
+    assert store.chunk_embeddings.missing(db, described.encoder_id) == 0
+
+
+def test_what_is_gone_is_made_again_and_what_is_read_anew_is_embedded_anew(
+    room: Room, db: psycopg.Connection
+) -> None:
+    room.read(db, LEASE, FILLER)
+    first = room.run()
+    described = room.text_encoder.describe()
+    (table,) = store.chunk_embeddings.tables(db).values()
+    before = ids(db)
+    again = room.run(chunks, chunk_embeddings, recompute=True)
+    assert numbers(first, "chunks")["items"] == numbers(again, "chunks")["items"] == 2
+    assert ids(db) == before
+
+    db.execute("DELETE FROM chunks WHERE page = 1")
+    result = room.run()
+    assert numbers(result, "chunks")["items"] == numbers(result, "chunk_embeddings")["items"] == 1
+    assert ids(db) == before
+
+    db.execute(SQL("DELETE FROM {}").format(Identifier(table)))
+    assert store.chunk_embeddings.missing(db, described.encoder_id) == 2
+    assert numbers(room.run(), "chunk_embeddings")["items"] == 2
+
+    # A page that was blank when it was read first has chunks for the first time.
+    db.execute("UPDATE ocr_pages SET text = '' WHERE page = 2")
+    db.execute("DELETE FROM work WHERE asset = 'chunks'")
+    room.run()
+    assert set(ids(db)) < set(before)
+    db.execute("UPDATE ocr_pages SET text = %(text)s WHERE page = 2", {"text": FILLER})
+    db.execute("DELETE FROM work WHERE asset = 'chunks'")
+    assert numbers(room.run(), "chunk_embeddings")["items"] == 1
+    assert ids(db) == before
+    assert store.chunk_embeddings.missing(db, described.encoder_id) == 0
+
+    db.execute("DELETE FROM documents")
+    assert ids(db) == []
+    left = db.execute("SELECT asset FROM work WHERE asset <> 'text_encoders'").fetchall()
+    assert left == []
+
+
+def test_what_the_encoder_does_not_see_or_know_is_told(room: Room, db: psycopg.Connection) -> None:
+    room.read(db, LEASE, "\U0001f984 \U0001f98a \U0001f984 \U0001f98a")
+    room.run(text_encoders, chunks)
+    db.execute("UPDATE chunks SET text = repeat('rent ', 400) WHERE page = 1")
+    result = room.run(chunk_embeddings)
+    assert result.success
+    found = numbers(result, "chunk_embeddings")
+    (check,) = [e for e in result.get_asset_check_evaluations() if not e.passed]
+    reasons = check.metadata["reasons"].value
+    assert isinstance(reasons, list)
+    assert sorted(map(str, reasons)) == [
+        "page 1: 1480 tokens were beyond the window of the text encoder and were cut",
+        "page 2: 4 of 6 tokens are unknown to the text encoder; it is found by its words alone",
+    ]
+    assert found["items"] == 2
+    rows = db.execute("SELECT status FROM work WHERE asset = 'chunk_embeddings'").fetchall()
+    assert rows == [("degraded",)] * 2
+
+
+def test_an_encoder_that_became_another_one_is_refused(room: Room, db: psycopg.Connection) -> None:
+    room.read(db, LEASE, FILLER)
+    room.run()
+    db.execute("UPDATE text_encoders SET witness[1] = 9")
+    db.execute("DELETE FROM work WHERE asset = 'chunk_embeddings'")
+    assert not room.run(chunk_embeddings).success
+
+
+def test_a_second_encoder_is_prepared_beside_the_first_and_takes_its_place(
+    room: Room, db: psycopg.Connection
+) -> None:
+    first = room.text_encoder
+    other = tiny_text_encoder(room.folder / "other", seed=1, window=16)
+    room.read(db, LEASE + FILLER * 10, FILLER)
+    room.run()
+    table = store.chunk_embeddings.tables(db)[first.describe().encoder_id]
+    before = set(ids(db))
+
+    both = room.use(f"{first.spec} {other}")
+    result = room.run()
+    assert numbers(result, "chunk_embeddings")["items"] == 0  # nothing of the first is made anew
+    assert numbers(result, "next_chunk_embeddings")["items"] == 2
+    assert before < set(ids(db))
+    assert store.chunk_embeddings.vectors(db, table) == len(before)
+
+    second = both.each()[1].describe()
+    assert store.chunk_embeddings.missing(db, second.encoder_id) == 0
+    store.chunk_embeddings.switch_to(db, second.encoder_id, chunk_embeddings_spec(second))
+    after = room.run()
+    assert numbers(after, "chunk_embeddings")["encoder"] == second.encoder_id
+    for asset in ("chunk_embeddings", "next_chunk_embeddings"):
+        assert numbers(after, asset)["items"] == 0
+    with pytest.raises(ValueError, match="was stored with 24 dimensions"):
+        store.chunk_embeddings.table_of(db, second.encoder_id, 25, second.chunk_set)
+
+
+def test_vectors_that_are_not_of_unit_length_are_refused(db: psycopg.Connection) -> None:
+    encoder = WordEncoder(dim=3)
+    table = store.chunk_embeddings.table_of(db, "e", 3, "s")
+    assert store.chunk_embeddings.table_of(db, "e", 3, "s") == table
+    with pytest.raises(psycopg.errors.Error):
+        store.chunk_embeddings.replace(
+            db, table, ["c"], 2 * encoder.encode(["a"], "passage").vectors
+        )
+
+
+def test_a_checkpoint_that_is_not_there_fails_the_run_with_what_to_do(
+    room: Room, db: psycopg.Connection
+) -> None:
+    room.read(db, LEASE)
+    room.use("sentence-transformers:nobody/nothing")
+    result = room.run()
+    assert not result.success
+    failures: Sequence[Any] = [
+        e.step_failure_data.error for e in result.all_events if e.is_step_failure
+    ]
+    assert "hf download nobody/nothing" in str(failures)
+
+
+def test_the_default_encoder_is_in_the_store_after_one_run(
+    room: Room, db: psycopg.Connection, minilm: str
+) -> None:
+    room.use(minilm)
+    room.read(db, LEASE)
+    result = room.run(text_encoders)
+    (row,) = [
+        r.data for r in numbers(result, "text_encoders")["runtimes"].records if r.data["used"]
+    ]
+    assert row["compared with"] == "recorded"
+    folder = text_folder(Path(parse_text_encoder(minilm).name))
+    assert folder is not None
+    described = room.text_encoder.describe()
+    assert room.use("minilm").describe().encoder_id == described.encoder_id

@@ -1,0 +1,331 @@
+"""Search on a real Postgres: complete under every filter, and answers that say what they lack."""
+
+import random
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+import store.search
+import store.search_index
+from benchmarks.faults.injections import FAMILIES, of_family
+from core.encoders import EncoderError
+from core.search import (
+    Answer,
+    Filters,
+    Query,
+    SearchSpec,
+    SearchUnavailableError,
+    parse_query,
+)
+from core.text import legible
+from resources.postgres import Postgres
+from resources.text_search import TextSearch
+from store.search_index import IndexBuild
+from tests.passages import Said, WordEncoder, keep
+
+WORDS = "cat dog car road river stone cloud paper glass metal sugar water light sound"
+BUILD = IndexBuild(m=16, ef_construction=64, memory_mb=32, timeout_s=60)
+SMALL = SearchSpec(depth=30, exact_rows=40, hnsw_ef_search=60)
+"""With a few hundred passages a filter is wide or narrow, and the index is walked on or not."""
+
+
+def library(count: int = 300) -> list[Said]:
+    """Pages of some documents in two languages, of all kinds, received on ten days."""
+    rng = random.Random(7)
+    pages: list[Said] = []
+    for number in range(count):
+        document, page = number % 12, number // 12 + 1
+        pages.append(
+            Said(
+                f"paper-{document}.pdf",
+                page,
+                " ".join(rng.choices(WORDS.split(), k=12)),
+                language="deu" if document % 4 == 0 else "eng",
+                kind=("ocr", "text_layer", "hybrid")[rng.randrange(3)],
+                received=datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(days=document % 10),
+            )
+        )
+    return pages
+
+
+def keeps(said: Said, filters: Filters) -> bool:
+    """What a filter means, said once more in Python."""
+    day = said.received.date()
+    return (
+        (not filters.documents or said.document_id in filters.documents)
+        and (filters.first_page is None or said.page >= filters.first_page)
+        and (filters.last_page is None or said.page <= filters.last_page)
+        and (not filters.languages or said.language in filters.languages)
+        and (not filters.kinds or said.kind in filters.kinds)
+        and (filters.since is None or day >= filters.since)
+        and (filters.until is None or day <= filters.until)
+    )
+
+
+FILTERS = st.builds(
+    Filters,
+    documents=st.lists(
+        st.sampled_from([said.document_id for said in library(12)] + ["nobody"]), max_size=3
+    ).map(tuple),
+    first_page=st.none() | st.integers(1, 30),
+    last_page=st.none() | st.integers(1, 30),
+    languages=st.lists(st.sampled_from(["eng", "deu", "fra"]), max_size=2).map(tuple),
+    kinds=st.lists(st.sampled_from(["ocr", "text_layer", "hybrid"]), max_size=2).map(tuple),
+    since=st.none() | st.dates(date(2025, 12, 30), date(2026, 1, 14)),
+    until=st.none() | st.dates(date(2025, 12, 30), date(2026, 1, 14)),
+)
+
+
+def test_filtered_search_is_complete(db: psycopg.Connection, postgres: Postgres) -> None:
+    """Against brute force in numpy: as many as there are, the nearest ones, and no others."""
+    pages, encoder = library(), WordEncoder()
+    table = keep(db, pages, encoder)
+    store.search_index.build_index(db, table, BUILD)
+    stored = encoder.encode([said.text for said in pages], "passage").vectors
+    stored = stored.astype(np.float16).astype(np.float64)
+    search = TextSearch(postgres, lambda _: encoder, spec=SMALL)
+    methods: set[str] = set()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(filters=FILTERS, words=st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=4))
+    def check(filters: Filters, words: list[str]) -> None:
+        query = encoder.encode([" ".join(words)], "query").vectors[0]
+        left = [number for number, said in enumerate(pages) if keeps(said, filters)]
+        scores = {pages[n].chunk_id: float(stored[n] @ query.astype(np.float16)) for n in left}
+        best = sorted(scores.values(), reverse=True)[: SMALL.depth]
+        state = store.search.state(db, encoder.spec.encoder_id)
+        exact = store.search.nearest_exact(db, table, state.chunk_set, query, filters, SMALL.depth)
+        np.testing.assert_allclose([ranked.score for ranked in exact], best, atol=2e-3)
+        assert {ranked.chunk_id for ranked in exact} <= scores.keys()
+        answer = search.search(Query(" ".join(words), 25, filters))
+        channel = answer.channels[0]
+        methods.add(channel.method)
+        assert channel.found == min(SMALL.depth, len(left)) or not channel.ran
+        assert len(answer.hits) == min(25, len(left))
+        assert all(hit.chunk_id in scores for hit in answer.hits)
+        assert bool(answer.reason) == (len(left) < 25)
+
+    check()
+    assert methods >= {"exact", "hnsw"}
+    search.close()
+
+
+def test_the_index_is_used_where_it_is_asked_for_and_exact_search_never_is(
+    db: psycopg.Connection,
+) -> None:
+    pages, encoder = library(200), WordEncoder()
+    table = keep(db, pages, encoder)
+    store.search_index.build_index(db, table, BUILD)
+    state = store.search.state(db, encoder.spec.encoder_id)
+    assert state.indexed
+    assert store.search.languages(db, state.chunk_set) == ["deu", "eng"]
+    query = encoder.encode(["cat river"], "query").vectors[0]
+
+    def scans(filters: Filters) -> list[int]:
+        seen: list[int] = []
+        for indexed in (False, True):
+            with db.transaction():
+                args = (db, table, state.chunk_set, query, filters, 20)
+                if indexed:
+                    store.search.nearest_indexed(*args, 100)
+                else:
+                    store.search.nearest_exact(*args)
+            db.execute("SELECT pg_stat_force_next_flush()")
+            row = db.execute(
+                "SELECT pg_stat_get_numscans(to_regclass(%s))", [f"{table}_hnsw"]
+            ).fetchone()
+            assert row is not None
+            seen.append(row[0])
+        return seen
+
+    assert scans(Filters()) == [0, 1]
+    assert scans(Filters(languages=("eng",))) == [1, 2]
+
+
+def asked(search: TextSearch, text: str, **given: object) -> Answer:
+    return search.search(parse_query(text, **given))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def cats(db: psycopg.Connection) -> WordEncoder:
+    encoder = WordEncoder()
+    keep(
+        db,
+        [
+            Said("a.pdf", 1, "The cat sat on the mat and watched the river for hours"),
+            Said("a.pdf", 2, "Annual report of the water works, with tables"),
+            Said("b.pdf", 1, "Ein Hund liegt vor dem Haus und schläft", language="deu"),
+        ],
+        encoder,
+    )
+    return encoder
+
+
+def test_both_channels_find_a_passage_and_show_where_it_is(
+    cats: WordEncoder, postgres: Postgres
+) -> None:
+    search = TextSearch(postgres, lambda _: cats)
+    answer = asked(search, "cats watching", top_k=1)
+    (hit,) = answer.hits
+    assert (hit.document, hit.page, hit.start_char) == ("a.pdf", 1, 0)
+    assert [part.channel for part in hit.parts] == ["dense", "words"]
+    assert hit.score == pytest.approx(sum(part.share for part in hit.parts))
+    shown = [hit.snippet.text[a:b] for a, b in hit.snippet.marks]
+    assert shown == ["cat", "watched"]
+    assert hit.highlight.words == ((50.0, 0.0, 90.0, 10.0), (350.0, 0.0, 390.0, 10.0))
+    assert len(hit.highlight.passage) == 2
+    assert (answer.reason, answer.degraded) == ("", ())
+    only_meant = asked(search, "feline", top_k=1).hits[0]
+    assert (only_meant.page, [part.channel for part in only_meant.parts]) == (1, ["dense"])
+    assert asked(search, "schlafen", languages=["deu"], top_k=1).hits[0].document == "b.pdf"
+    few = asked(search, "cat", documents=["a.pdf"])
+    assert (len(few.hits), few.reason) == (2, "only 2 passages match the filter")
+    assert asked(search, "cat", documents=["c.pdf"]).reason == "no document is called 'c.pdf'"
+    search.close()
+
+
+def test_an_answer_is_kept_until_anything_changes(
+    cats: WordEncoder, db: psycopg.Connection, postgres: Postgres
+) -> None:
+    search = TextSearch(postgres, lambda _: cats)
+    first = asked(search, "cat river")
+    assert not first.cached
+    assert asked(search, "  cat   river ").cached
+    assert not asked(search, "cat river", languages=["eng"]).cached
+    keep(db, [Said("c.pdf", 1, "Another cat by the river")], cats)
+    later = asked(search, "cat river")
+    assert not later.cached
+    assert later.index_version != first.index_version
+    assert len(later.hits) == len(first.hits) + 1
+    version = later.index_version
+    assert store.search_index.forget_changes(db, 1) > 1
+    assert asked(search, "cat river").index_version != version
+    db.execute("DELETE FROM documents WHERE name = 'c.pdf'")
+    gone = asked(search, "cat river")
+    assert not gone.cached
+    assert {hit.document for hit in gone.hits} == {"a.pdf", "b.pdf"}
+    search.close()
+
+
+def test_a_version_tells_of_commits_in_whatever_order_they_come(
+    cats: WordEncoder, db: psycopg.Connection, postgres: Postgres
+) -> None:
+    """A transaction that began earlier and ends later still makes another version."""
+    versions = [store.search.state(db, "").version]
+    with postgres.connect() as early, postgres.connect() as late:
+        with early.transaction():
+            early.execute("UPDATE documents SET title = 'x' WHERE name = 'a.pdf'")
+            late.execute("UPDATE documents SET title = 'y' WHERE name = 'b.pdf'")
+            versions.append(store.search.state(db, "").version)
+        versions.append(store.search.state(db, "").version)
+    assert len(set(versions)) == 3
+
+
+def test_what_is_missing_is_said(
+    cats: WordEncoder, db: psycopg.Connection, postgres: Postgres
+) -> None:
+    keep(db, [Said("c.pdf", 3, "A cat without a vector")], cats, embed=False)
+
+    def missing(switched: str) -> WordEncoder:
+        raise EncoderError("its weights file is gone")
+
+    search = TextSearch(postgres, lambda _: cats)
+    answer = asked(search, "vector")
+    assert any(hit.document == "c.pdf" for hit in answer.hits)
+    assert answer.degraded == (
+        "2 pages not read yet",
+        "1 passage not embedded yet: found by their words alone",
+    )
+    by_words = asked(TextSearch(postgres, missing), "cat")
+    assert {hit.document for hit in by_words.hits} == {"a.pdf", "c.pdf"}
+    assert by_words.reason == "only 2 passages have these words, and meaning was not searched"
+    assert "its weights file is gone" in by_words.degraded[0]
+    assert not by_words.channels[0].ran
+    search.close()
+
+
+def test_a_search_that_takes_too_long_is_repeated_once_and_says_so(
+    cats: WordEncoder, db: psycopg.Connection, postgres: Postgres, postgres_url: str
+) -> None:
+    """Statements are really cancelled: 57014, by a table that another transaction holds."""
+    hasty = TextSearch(postgres, lambda _: cats, spec=SearchSpec(statement_s=0.2))
+    table = store.search.state(db, cats.spec.encoder_id).table
+    lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE")
+    with postgres.connect() as other, other.transaction():
+        other.execute(lock.format(sql.Identifier(table)))
+        answer = asked(hasty, "cat")
+        assert [channel.ran for channel in answer.channels] == [False, True]
+        assert "searching by meaning took longer than 0.2 s" in answer.degraded[0]
+        assert answer.hits[0].page == 1
+        assert not asked(hasty, "cat").cached  # what was cut short is not kept
+    assert asked(hasty, "cat").degraded == ()
+    hasty.close()
+
+
+@pytest.mark.parametrize(
+    "text", [" ".join(of_family("sql")), *map(" ".join, map(of_family, FAMILIES))]
+)
+def test_hostile_words_are_words(cats: WordEncoder, postgres: Postgres, text: str) -> None:
+    search = TextSearch(postgres, lambda _: cats)
+    text = legible(text)[:900]
+    everything = len(asked(search, "cat").hits)
+    filters = Filters(documents=(text,), languages=(text,), kinds=(text,))
+    assert search.search(Query(text, 10, filters)).hits == ()
+    for one in (Filters(languages=(text,)), Filters(kinds=(text,))):
+        assert search.search(Query("cat", 10, one)).hits == ()
+    assert len(search.search(Query(text, 10)).hits) == everything
+    search.close()
+
+
+def test_many_passages_with_the_words_are_ranked_up_to_a_number(
+    db: psycopg.Connection, postgres: Postgres
+) -> None:
+    encoder = WordEncoder()
+    keep(db, [Said("a.pdf", n, f"cat number {n} of many") for n in range(1, 60)], encoder)
+    search = TextSearch(postgres, lambda _: encoder, spec=SearchSpec(ranked_rows=20))
+    answer = asked(search, "cat")
+    assert "more than 20 passages have these words" in answer.degraded[0]
+    rare = asked(search, "cat 57 aardvark")  # not all words anywhere; the one that tells most wins
+    assert (rare.hits[0].page, rare.degraded) == (57, ())
+    search.close()
+
+
+def test_an_index_replaces_the_one_before_and_is_measured(
+    db: psycopg.Connection, postgres: Postgres
+) -> None:
+    encoder = WordEncoder()
+    table = keep(db, library(120), encoder)
+    for _ in range(2):
+        store.search_index.build_index(db, table, BUILD)
+    names = db.execute(
+        "SELECT indexname FROM pg_indexes WHERE tablename = %s ORDER BY 1", [table]
+    ).fetchall()
+    assert names == [(f"{table}_hnsw",), (f"{table}_pkey",)]
+    search = TextSearch(postgres, lambda _: encoder, spec=SMALL)
+    assert asked(search, "cat").channels[0].method == "hnsw"
+    store.search_index.set_recall(db, table, 120, 0.5, "spec")
+    assert asked(search, "cat").channels[0].method == "exact"  # it misses too many
+    search.close()
+    facts = store.search_index.index_facts(db, table, "spec")
+    assert (facts.rows, facts.indexed, facts.measured_rows, facts.recall) == (120, True, 120, 0.5)
+    assert store.search_index.index_facts(db, table, "another").recall is None
+    with db.transaction(), pytest.raises(ValueError, match="outside a transaction"):
+        store.search_index.build_index(db, table, BUILD)
+
+
+def test_no_database_and_no_channel_are_errors_and_no_answers(
+    cats: WordEncoder, postgres: Postgres
+) -> None:
+    def missing(switched: str) -> WordEncoder:
+        raise EncoderError("gone")
+
+    with postgres.connect() as other, other.transaction():
+        other.execute("LOCK TABLE chunks IN ACCESS EXCLUSIVE MODE")
+        blind = TextSearch(postgres, missing, spec=SearchSpec(statement_s=0.1))
+        with pytest.raises(SearchUnavailableError):
+            blind.search(Query("cat"))

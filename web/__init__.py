@@ -1,0 +1,1 @@
+"""The service: search, documents and pages over HTTP."""
