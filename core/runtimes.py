@@ -45,7 +45,7 @@ class Conversion:
     """Images that the gate compares on, evenly chosen where there are more. A tower of 300 million
     parameters takes a second for each in full precision."""
 
-    batches: tuple[tuple[int, int], ...] = ((100_000_000, 8), (500_000_000, 4))
+    batches: tuple[tuple[int, int], ...] = ((500_000_000, 4),)
     """Images at a time, in measuring and in use, for towers with weights of fewer bytes than these,
     in full precision. The larger a tower, the fewer images keep all cores busy, and the more each
     of them takes."""

@@ -173,7 +173,6 @@ def calm_allocator() -> None:
     costs half as much time again. ``docs/operations.md`` has the measured effect.
     """
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime sends usage events otherwise
     for library in ("OPENBLAS", "OMP"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")  # ops bring their own threads
 

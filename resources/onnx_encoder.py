@@ -19,6 +19,7 @@ from core.encoders import (
 )
 from core.errors import BudgetError, is_out_of_memory
 from core.geometry import Image
+from resources.onnx_session import open_session
 
 INPUT, OUTPUT = "pixels", "features"
 """Names within the graph."""
@@ -47,19 +48,10 @@ class OnnxEncoder:
             EncoderError: The graph cannot be loaded.
             BudgetError: It does not fit.
         """
-        import onnxruntime
-
         self.spec = spec
         self.batch = batch
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cores
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # it would take one block for all activations together
-        options.log_severity_level = 4  # what goes wrong is raised, and not written as well
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(graph), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(graph, cores)
         except Exception as error:
             if is_out_of_memory(error):
                 raise _beyond_budget(spec, error) from error

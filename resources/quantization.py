@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from resources.onnx_session import import_onnxruntime
+
 if TYPE_CHECKING:
     import onnx
 
@@ -65,6 +67,8 @@ def _share_in_products(graph: "onnx.GraphProto") -> float:
 
 def _weights_in_blocks(exact: Path, target: Path) -> None:
     import onnx
+
+    import_onnxruntime()
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     logging.getLogger("onnxruntime").setLevel(logging.ERROR)

@@ -35,6 +35,7 @@ from core.text_runtimes import (
     text_checkpoint_sha256,
 )
 from resources.image_files import ImageFiles
+from resources.onnx_session import open_session
 from resources.remote_text_encoder import (
     RemoteAccess,
     RemoteTextEncoder,
@@ -266,24 +267,13 @@ class OnnxTextEncoder:
             EncoderError: It cannot be loaded.
             MemoryError: It does not fit.
         """
-        import onnxruntime
-
         self.spec = manifest.described(runtime)
         self._manifest = manifest
         self._batch = TextBatch(1, 1) if runtime.name == ALONE else batch
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cores
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # it would take one block for all activations together
-        # Threads that wait for work by spinning take a fifth of the cores from whoever shares them.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # what goes wrong is raised, and not written as well
         try:
             text = (graph.parent / manifest.tokenizer.name).read_text(encoding="utf-8")
             self._tokens = TextTokens(text, self.spec)
-            self._session = onnxruntime.InferenceSession(
-                str(graph), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(graph, cores)
         except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error

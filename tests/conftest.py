@@ -21,6 +21,27 @@ from store.migrate import check_server, migrate
 
 TEMPLATE = "migrated"
 
+SLOWEST_FIRST = ("faults", "security", "degraded", "assets", "orchestration", "deploy", "resources")
+"""Folders in the order in which two workers begin them: what is short fills the end."""
+
+ONE_WORKER = ("security",)
+"""Folders whose files share what takes minutes to make."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have a file's tests, or a folder's, run by one worker, and the longest begun first."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(here).parts[0]
+        return SLOWEST_FIRST.index(folder) if folder in SLOWEST_FIRST else len(SLOWEST_FIRST)
+
+    items.sort(key=place)
+    for item in items:
+        path = item.path.relative_to(here)
+        group = path.parts[0] if path.parts[0] in ONE_WORKER else str(path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @dataclass(frozen=True)
 class ForgetfulSettings(ServerSettings):

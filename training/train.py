@@ -48,25 +48,36 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--start", type=Path, help="weights to start from, .pth or .safetensors")
     parser.add_argument("--workers", type=int, default=1, help="processes that make views")
-    parser.add_argument("--pairs", type=int, default=Recipe.pairs)
-    parser.add_argument("--drawn", type=int, default=Recipe.drawn)
+    parser.add_argument("--pairs", type=int, default=Recipe.pairs, help="places in a batch")
+    parser.add_argument("--drawn", type=int, default=Recipe.drawn, help="pictures to draw")
+    parser.add_argument("--frozen", type=int, default=Recipe.frozen, help="stages left as they are")
+    parser.add_argument("--side-px", type=int, default=ViewSpec.side_px, help="of views")
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)  # a pool of threads that exists here would hang the loader's forks
     if given.device == "cpu":
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
-    recipe = replace(Recipe(), pairs=given.pairs, drawn=given.drawn)
-    sources = real_pictures(given.images) + drawn_pictures(recipe.drawn, recipe.seed)
+    recipe = Recipe(
+        pairs=given.pairs,
+        drawn=given.drawn,
+        frozen=given.frozen,
+        learning_rate=given.learning_rate,
+    )
+    spec = ViewSpec(side_px=given.side_px)
+    drawers = max(2, given.workers)
+    sources = real_pictures(given.images) + drawn_pictures(recipe.drawn, recipe.seed, drawers)
     learn, aside = split(sources, recipe.aside)
     side_px = CONFIG["model_cfg"]["vision_cfg"]["image_size"]
-    views, kinds = validation_views(aside, replace(ViewSpec(), side_px=side_px))
+    views, kinds = validation_views(aside, replace(spec, side_px=side_px))
     print(f"{len(learn)} pictures, {len(kinds)} places aside", flush=True)
     training = Training(recipe, given.start or start_file(), given.out, given.device)
     loader = DataLoader(
-        Views(learn, recipe, ViewSpec(), training.step),
+        Views(learn, recipe, spec, training.step),
         batch_size=None,
         num_workers=given.workers,
         prefetch_factor=4 if given.workers else None,
+        pin_memory=given.device != "cpu",
     )
     for pixels in loader:
         training.learn(pixels, given.hours * 3600)
@@ -75,7 +86,7 @@ def main() -> None:
             training.keep_state()
         if training.spent_s >= given.hours * 3600:
             break
-    found = training.keep(views, kinds, pictures=len(learn))
+    found = training.keep(views, kinds, spec, pictures=len(learn))
     print(json.dumps(found))
 
 
@@ -138,7 +149,7 @@ class Training:
         self._model.train()
         # On a CPU half precision is slower: convolutions by depth have no fast gradient in it.
         with torch.autocast(self._device, torch.bfloat16, enabled=self._device != "cpu"):
-            features = self._model(normalised(pixels.to(self._device)))
+            features = self._model(normalised(pixels.to(self._device, non_blocking=True)))
         vectors = torch.nn.functional.normalize(features.float(), dim=1)
         contrast, spread = info_nce(vectors, recipe.temperature), koleo(vectors)
         self._optimizer.zero_grad(set_to_none=True)
@@ -199,7 +210,9 @@ class Training:
         self.step, self.spent_s, self._log = state["step"], state["spent_s"], state["log"]
         self._told = (self.step, self.spent_s)
 
-    def keep(self, views: Tensor, kinds: list[str], *, pictures: int) -> dict[str, float]:
+    def keep(
+        self, views: Tensor, kinds: list[str], spec: ViewSpec, *, pictures: int
+    ) -> dict[str, float]:
         """Write the average as an encoder, and what was done; what validation found at the end."""
         found = self.validate(views, kinds)
         tower: Any = self._average.module.tower
@@ -210,7 +223,7 @@ class Training:
         (self._out / CONFIG_FILE).write_text(json.dumps(CONFIG, indent=1) + "\n")
         facts = {
             "recipe": asdict(self._recipe),
-            "views": asdict(ViewSpec()),
+            "views": asdict(spec),
             "steps": self.step,
             "hours": round(self.spent_s / 3600, 2),
             "device": self._device,
