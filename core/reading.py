@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from core.geometry import POINTS_PER_INCH, Box, area, intersection
 from core.pages import PlacedImage
-from core.paper import PaperSpec
+from core.paper_spec import PaperSpec
 from core.work import spec_id
 
 Kind = Literal["text_layer", "ocr", "hybrid", "blank"]

@@ -7,7 +7,8 @@ import pytest
 
 from core.errors import BudgetError, InputError
 from core.geometry import Box
-from core.paper import Grey, PaperSpec, cleaned, ink_share, skew_of, turned
+from core.paper import Grey, cleaned, ink_share, skew_of, turned
+from core.paper_spec import PaperSpec
 from core.reading import LayerWord, Plan, ReadingSpec, TextLayer
 from core.recognition import Picture, Recognized, is_settled, put_together, read_first, settle
 
