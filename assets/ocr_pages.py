@@ -31,7 +31,7 @@ from core.recognition import (
 )
 from core.work import Job, Outcome, Status
 from resources.images import ImageStore
-from resources.memory import MemoryContract, memory_budget
+from resources.memory import MemoryContract, give_back, memory_budget
 from resources.postgres import Postgres
 from resources.process_tree import tree_mb
 from resources.settings import Reading
@@ -56,6 +56,9 @@ USUAL_PIXELS = 8.5 * 11.7 * 150**2
 
 CLEANING_MB = 15.0
 """What cleaning and measuring pictures leaves behind in this process."""
+
+AGAIN_MB = 25.0
+"""What a finer reading leaves free of the budget, for what else may be held by then."""
 
 PAGES_DRAWN = 4
 """As many usual pages are drawn, then the PDF parser is ended and they are read: it holds as much
@@ -287,6 +290,7 @@ class _PageEngine:
             raise InputError(f"reading the page took longer than {self._timeout_s:g} s")
         if self.before is not None:
             self.before()
+        give_back()  # pictures that are done with are as large as what the engine needs
         started = time.monotonic()
         try:
             yield self._left_s
@@ -296,7 +300,7 @@ class _PageEngine:
 
 def _within(left_mb: float, spec: ReadingSpec) -> ReadingSpec:
     """The numbers with no more pixels to a picture than can be cleaned and read in this memory."""
-    fits = (left_mb - TESSERACT_MB) * 2**20 / (BYTES_PER_PIXEL + CLEANED_BYTES_PER_PIXEL)
+    fits = (left_mb - TESSERACT_MB - AGAIN_MB) * 2**20 / (BYTES_PER_PIXEL + CLEANED_BYTES_PER_PIXEL)
     most = min(spec.most_pixels, max(round(USUAL_PIXELS), round(fits)))
     return replace(spec, most_pixels=most)
 

@@ -34,7 +34,8 @@ import pymupdf
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIRE = [sys.executable, "-m", "orchestration.cli"]
-OPS = ("documents", "pages", "ocr_pages")
+BEFORE = ("documents", "pages")
+READING = ("ocr_pages",)
 
 
 def main() -> None:
@@ -48,10 +49,10 @@ def main() -> None:
     parser.add_argument("--old-pages", default="1-4", help="pages for the old configuration")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="folder that keeps the predictions")
-    parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.inner:
-        print(json.dumps(read_here(arguments.pdf)))
+    if arguments.make:
+        print(json.dumps(made_here(arguments.pdf, arguments.make)))
         return
     if sys.platform.startswith("linux"):  # orphans become ours, so that their CPU time is counted
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
@@ -104,10 +105,11 @@ def through_dagster(part: Path, pages: list[int], workers: int, folder: Path) ->
     try:
         run([*QUIRE, "db", "start"], environment)
         run([*QUIRE, "status"], environment)
-        command = [sys.executable, str(Path(__file__).resolve()), str(part), "--inner"]
-        seconds, cpu, said = run(command, environment)
+        make = [sys.executable, str(Path(__file__).resolve()), str(part), "--make"]
+        _, before_cpu, _ = run([*make, *BEFORE], environment)
+        seconds, cpu, said = run([*make, *READING], environment)
         own = tesseract_cpu(noted)
-        _, idle_cpu, _ = run(command, environment)
+        _, idle_cpu, _ = run([*make, *READING], environment)
     finally:
         run([*QUIRE, "db", "stop"], environment)
     facts = json.loads(said.splitlines()[-1])
@@ -119,8 +121,9 @@ def through_dagster(part: Path, pages: list[int], workers: int, folder: Path) ->
         "cpu_s": cpu,
         "tesseract_cpu_s": round(own, 1),
         "cpu_s of the same run with nothing to do": idle_cpu,
-        "share of CPU time that is tesseract": round(own / cpu, 3),
-        "share of what reading adds": round(own / (cpu - idle_cpu), 3),
+        "cpu_s of documents and pages before": before_cpu,
+        "tesseract's share of what reading takes": round(own / (cpu - idle_cpu), 3),
+        "tesseract's share of everything": round(own / (cpu + before_cpu), 3),
         "pages per second and core, of CPU time": round(len(pages) / cpu, 3),
         "peak_mb of the op, tesseract included": op["peak_mb"],
         "predicted_peak_mb": op["predicted_peak_mb"],
@@ -132,8 +135,8 @@ def through_dagster(part: Path, pages: list[int], workers: int, folder: Path) ->
     }
 
 
-def read_here(pdf: Path) -> dict[str, Any]:
-    """In a process with a home of its own: run the three ops, and say what came of it."""
+def made_here(pdf: Path, ops: list[str]) -> dict[str, Any]:
+    """In a process with a home of its own: run some ops, and say what came of it."""
     from functools import partial
 
     import dagster as dg
@@ -158,11 +161,11 @@ def read_here(pdf: Path) -> dict[str, Any]:
         register_partitions(db, instance)
         keys = page_batches.keys(db)
         for part in chunks(runs_of_neighbours(keys, keys)):
-            result = run_job(instance=instance, tags=range_tags(part), op_selection=list(OPS))
+            result = run_job(instance=instance, tags=range_tags(part), op_selection=ops)
             said = [
                 event.materialization.metadata
                 for event in result.get_asset_materialization_events()
-                if event.asset_key == dg.AssetKey("ocr_pages")
+                if event.asset_key == dg.AssetKey(ops[-1])
             ]
             numbers = {name: value.value for name, value in said[-1].items()}
             op = numbers | {"seconds": op.get("seconds", 0.0) + numbers["seconds"]}

@@ -74,7 +74,7 @@ def ink_share(grey: Grey, spec: PaperSpec) -> float:
     deep = depth(smooth, paper(smooth))
     middle = float(np.median(deep))
     noise = 1.48 * float(np.median(cv2.absdiff(deep, middle)))
-    return float((deep > max(spec.blank_levels, spec.blank_noise * noise)).mean())
+    return float((deep > middle + max(spec.blank_levels, spec.blank_noise * noise)).mean())
 
 
 def _thinned(grey: Grey) -> Grey:

@@ -87,8 +87,9 @@ class ReadingSpec:
     """Share of a page's dark pixels up to which it is blank without a look at it. One letter of 10
     points on a letter page has 5e-5."""
 
-    empty_ink: float = 2e-3
-    """The same for a page on which nothing was recognized: dust, the shadow of a fold, a stain."""
+    empty_ink: float = 1e-4
+    """The same for a page on which nothing was recognized: dust. Print too faint to be read has
+    more."""
 
     paper: PaperSpec = field(default_factory=PaperSpec)
     """When a picture is cleaned and straightened before it is read."""
@@ -122,6 +123,10 @@ class ReadingSpec:
 
     turned_page: float = 65.0
     """Mean confidence below which a page may lie on its side or upside down."""
+
+    turned_gain: float = 1.5
+    """How many times as many letters must be sure once it is turned: tesseract reads much of a page
+    on its side as well, and is often wrong about how poor print lies."""
 
     timeout_s: float = 120.0
     """For one call of tesseract; a dense page takes 10 s on a busy machine."""

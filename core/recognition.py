@@ -236,7 +236,9 @@ def _upright(
     turn = engine.quarter_turn(cleaned(picture.grey, picture.dpi, spec.paper), picture.dpi)
     if not turn:
         return reading
-    return _better(reading, _read(picture, area_pt, _Slant(turn), engine, spec), spec)
+    upright = _read(picture, area_pt, _Slant(turn), engine, spec)
+    gain = sure_letters(upright.tokens, spec) / max(1, sure_letters(reading.tokens, spec))
+    return upright if gain >= spec.turned_gain else reading
 
 
 def put_together(

@@ -8,6 +8,7 @@ counted here. On systems without ``/proc`` the resident size stands in for all o
 
 import contextlib
 import os
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,16 @@ def children() -> list[Child]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     found.append(Child(child.pid, child.memory_info().rss / MB))
     return sorted((c for c in found if c.mb), key=lambda child: -child.mb)
+
+
+def children_at_most_mb() -> tuple[float, list[int]]:
+    """What all descendants hold at most, pages that are shared counted by each, and who they are.
+
+    Asked of the kernel's counters, which takes a tenth of the time that adding up shares does.
+    """
+    pids = list(_descendants(os.getpid()))
+    pages = sum(int(words[1]) for pid in pids if (words := _words(Path(f"/proc/{pid}/statm"))))
+    return pages * resource.getpagesize() / MB, pids
 
 
 def unmapped_mb(pids: list[int]) -> float:

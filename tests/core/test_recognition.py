@@ -10,7 +10,16 @@ from core.geometry import Box
 from core.paper import Grey, cleaned, ink_share, skew_of, turned
 from core.paper_spec import PaperSpec
 from core.reading import LayerWord, Plan, ReadingSpec, TextLayer
-from core.recognition import Picture, Recognized, is_settled, put_together, read_first, settle
+from core.recognition import (
+    Picture,
+    Recognized,
+    as_it_is,
+    is_settled,
+    is_writing,
+    put_together,
+    read_first,
+    settle,
+)
 
 SPEC = ReadingSpec()
 PAGE: Box = (0, 0, 306, 396)
@@ -179,6 +188,20 @@ def test_of_pictures_among_text_only_what_is_sure_counts() -> None:
     nothing = read(Engine(lambda n: says(("~.", 20))))
     said = put_together(plan, layer, [(area, nothing)], SPEC)
     assert (said.kind, said.text, said.confidence) == ("text_layer", "above", None)
+
+
+def test_a_photograph_among_text_is_not_looked_at_closer_and_writing_is() -> None:
+    photograph = read_first(
+        PAGE,
+        None,
+        render(PAGE, 150),
+        Engine(lambda n: says(("~i", 20), ("l.", 30), ("go", 90))),
+        SPEC,
+    )
+    assert not is_writing(photograph, SPEC)
+    assert [token.text for token in as_it_is(photograph).tokens] == ["~i", "l.", "go"]
+    writing = Engine(lambda n: says(("lantern", 80), ("m&sxum", 40), ("harbour", 90)))
+    assert is_writing(read_first(PAGE, None, render(PAGE, 150), writing, SPEC), SPEC)
 
 
 # ---- paper ----------------------------------------------------------------------------------
