@@ -230,8 +230,10 @@ def evaluated(
         ],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        return f"the evaluator failed: {done.stderr.strip().splitlines()[-1]}"
     return json.loads(done.stdout)
 
 
