@@ -31,8 +31,8 @@ import numpy as np
 from core.errors import BudgetError
 from resources.process_tree import (
     HAS_PROC,
+    at_most,
     children,
-    children_at_most_mb,
     own,
     own_mb,
     status_kb,
@@ -257,7 +257,8 @@ class _Sampler:
         self._handler: Any = None
         self._beyond_since = 0.0
         self._interrupted_at = 0.0
-        self._looked_at = 0.0
+        self._looked_at, self._shared_mb = 0.0, 0.0
+        self._seen: list[int] = []
         if HAS_PROC:
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
@@ -292,17 +293,19 @@ class _Sampler:
             wait_s = min(_SAMPLE_S, max(_CLOSEST_SAMPLE_S, left_mb / _FILLED_MB_PER_S))
 
     def _glance(self) -> float:
-        """What the tree holds now, or an upper bound of it where that is within the budget.
+        """What the tree holds now; adding up shares of pages only where that may be too much.
 
-        Shares of pages are added up ten times a second; near its budget an op is looked at more
-        often, and the sum would take a tenth of a core.
+        Shares are added up ten times a second. In between, and near its budget an op is looked at
+        more often, the kernel's counters do: less what processes were seen to share with others,
+        as long as these are the processes.
         """
         if HAS_PROC and time.monotonic() - self._looked_at < _SAMPLE_S:
-            others_mb, pids = children_at_most_mb()
-            bound_mb = self._own_mb + own().resident - self._before.resident
-            bound_mb += others_mb + unmapped_mb(pids)
-            if bound_mb <= STOP_SHARE * self._watch.budget_mb:
-                return bound_mb
+            most_mb, pids = at_most()
+            held_mb = most_mb + unmapped_mb(pids)
+            if pids == self._seen:
+                held_mb -= self._shared_mb
+            if held_mb <= STOP_SHARE * self._watch.budget_mb:
+                return held_mb
         self._looked_at = time.monotonic()
         return self._look()
 
@@ -313,6 +316,9 @@ class _Sampler:
         if HAS_PROC:
             mine_mb += unmapped_mb([child.pid for child in found])
         held_mb = mine_mb + sum(child.mb for child in found)
+        if HAS_PROC:
+            most_mb, self._seen = at_most()
+            self._shared_mb = most_mb - held_mb
         watch.peak_mb = max(watch.peak_mb, held_mb)
         excess_mb = held_mb - STOP_SHARE * watch.budget_mb
         largest = next((child for child in found if child.pid not in self._older), None)

@@ -69,7 +69,7 @@ def own() -> Own:
 def status_kb(*names: str) -> dict[str, int]:
     """Numbers of ``/proc/self/status`` by name; 0 for one that is not there."""
     found = dict.fromkeys(names, 0)
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in _read("/proc/self/status").splitlines():
         name, _, value = line.partition(":")
         if name in found:
             found[name] = int(value.split()[0])
@@ -89,13 +89,15 @@ def children() -> list[Child]:
     return sorted((c for c in found if c.mb), key=lambda child: -child.mb)
 
 
-def children_at_most_mb() -> tuple[float, list[int]]:
-    """What all descendants hold at most, pages that are shared counted by each, and who they are.
+def at_most() -> tuple[float, list[int]]:
+    """What this process and its descendants hold at most, and the descendants.
 
-    Asked of the kernel's counters, which takes a tenth of the time that adding up shares does.
+    Pages that are shared are counted by each who has them. Asked of the kernel's counters, which
+    takes a tenth of the time that adding up shares does.
     """
     pids = list(_descendants(os.getpid()))
-    pages = sum(int(words[1]) for pid in pids if (words := _words(Path(f"/proc/{pid}/statm"))))
+    sizes = (_words(f"/proc/{pid}/statm") for pid in (os.getpid(), *pids))
+    pages = sum(int(words[1]) for words in sizes if words)
     return pages * resource.getpagesize() / MB, pids
 
 
@@ -113,18 +115,19 @@ def unmapped_mb(pids: list[int]) -> float:
 
 def _files_in_memory(pid: int | str) -> Iterator[tuple[tuple[int, int], int]]:
     """Device and inode, and bytes, of each open file whose content is nowhere but in memory."""
-    for link in _listed(Path(f"/proc/{pid}/fd")):
+    folder = f"/proc/{pid}/fd"
+    for number in _listed(folder):
         with contextlib.suppress(OSError):
-            if str(link.readlink()).startswith(_IN_MEMORY):
-                file = link.stat()
+            link = f"{folder}/{number}"
+            if os.readlink(link).startswith(_IN_MEMORY):
+                file = os.stat(link)
                 yield (file.st_dev, file.st_ino), file.st_blocks * 512
 
 
 def _pss_mb(pid: int | str, name: str = "Pss") -> float:
-    with contextlib.suppress(OSError):  # the child ended between listing and reading
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith(name + ":"):
-                return int(line.split()[1]) / 1024
+    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) / 1024
     return 0.0
 
 
@@ -134,8 +137,8 @@ def _descendants(pid: int) -> Iterator[int]:
     Looking through every process of the machine for its parent costs 20 ms, which ten times a
     second is a fifth of a core.
     """
-    for task in _listed(Path(f"/proc/{pid}/task")):
-        for child in _words(task / "children"):
+    for task in _listed(f"/proc/{pid}/task"):
+        for child in _words(f"/proc/{pid}/task/{task}/children"):
             if not _is_about_to_start(int(child), pid):
                 yield int(child)
                 yield from _descendants(int(child))
@@ -146,22 +149,37 @@ def _is_about_to_start(pid: int, parent: int) -> bool:
 
     Such a child has not started its program yet, and has its parent's very size.
     """
-    stat = _words(Path(f"/proc/{pid}/stat"), after=")")
+    stat = _words(f"/proc/{pid}/stat", after=")")
     if len(stat) < 7 or not int(stat[6]) & _PF_FORKNOEXEC:
         return False
-    return _words(Path(f"/proc/{pid}/statm"))[:1] == _words(Path(f"/proc/{parent}/statm"))[:1]
+    return _words(f"/proc/{pid}/statm")[:1] == _words(f"/proc/{parent}/statm")[:1]
 
 
-def _listed(folder: Path) -> list[Path]:
+def _listed(folder: str) -> list[str]:
     try:
-        return list(folder.iterdir())
+        return os.listdir(folder)
     except OSError:
         return []  # it ended
 
 
-def _words(file: Path, after: str = "") -> list[str]:
+def _words(file: str, after: str = "") -> list[str]:
+    text = _read(file)
+    return text[text.rfind(after) + 1 :].split() if after else text.split()
+
+
+def _read(file: str) -> str:
+    """A small file of the kernel's; empty where what it is about has ended.
+
+    By the system's own calls: memory is looked at many times a second, and ``pathlib`` and text
+    files take several times as long.
+    """
     try:
-        text = file.read_text()
-        return text[text.rfind(after) + 1 :].split() if after else text.split()
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return []  # it ended
+        return ""
+    try:
+        return os.read(handle, 1 << 16).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(handle)
