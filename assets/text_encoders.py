@@ -19,6 +19,7 @@ from core.text_runtimes import (
     TEXT_CONVERTER,
     TextManifest,
     TextRuntime,
+    recorded_manifest,
     text_checkpoint_sha256,
 )
 from core.work import Job, Outcome, spec_id
@@ -149,10 +150,12 @@ def _wanted(encoder: TextEncoderResource, batch_key: str) -> PendingTextEncoder:
     if folder is not None:
         return PendingTextEncoder(encoder, folder.manifest.checkpoint, batch_key, folder, 1.0)
     checkpoint = find_text_checkpoint(choice)
-    mb = TEXT_CONVERSION.base_mb
-    mb += TEXT_CONVERSION.per_weight * checkpoint.weights.stat().st_size / 1e6
-    mb += TEXT_CONVERSION.torch_mb if needs_torch(checkpoint) else 0.0
     unit = text_checkpoint_sha256(checkpoint.spec)
+    mb = TEXT_CONVERSION.recorded_mb
+    if recorded_manifest(unit) is None:
+        mb = TEXT_CONVERSION.base_mb
+        mb += TEXT_CONVERSION.per_weight * checkpoint.weights.stat().st_size / 1e6
+        mb += TEXT_CONVERSION.torch_mb if needs_torch(checkpoint) else 0.0
     return PendingTextEncoder(encoder, unit, batch_key, None, mb)
 
 

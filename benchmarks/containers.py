@@ -1,17 +1,20 @@
 """Quire in small containers: does it complete, with the same result, and who holds the memory.
 
     python -m benchmarks.containers PDF... [--headless-mb 512] [--ui-mb 1024] [--repeats 1]
+        [--only headless|reading|ui]
     python -m benchmarks.containers --sizes
 
 Every run begins with an empty home, in a container of its own (``faults/container.py``):
 
 - headless: ``quire run``, which starts the embedded Postgres inside;
+- reading: ``quire read``, likewise, with tesseract, passages and their vectors;
 - UI: ``quire ui`` (webserver, daemon, code server, database), and the documents made by a backfill
   that is launched through the webserver's GraphQL.
 
 Each is done without a limit and within one. Prints the peak of the whole and per process, the
-wall time and its ratio to the run without a limit, and whether ``pairs.tsv`` and ``pairs.json`` are
-those of the first run, byte for byte. The exit code is 1 where a run failed or a result differs.
+wall time and its ratio to the run without a limit, and whether ``pairs.tsv`` and ``pairs.json``, or
+the texts and ``pages.json``, are those of the first such run, byte for byte. The exit code is 1
+where a run failed or a result differs.
 
 ``--sizes`` runs nothing and prints what container is needed for what, from the table of budgets.
 """
@@ -40,7 +43,7 @@ from benchmarks.faults.webserver import (
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIRE = [sys.executable, "-m", "orchestration.cli"]
-RESULTS = ("pairs.tsv", "pairs.json")
+RESULTS = ("pairs.tsv", "pairs.json", "pages.json", "*.txt")
 
 
 def main() -> None:
@@ -52,7 +55,7 @@ def main() -> None:
     parser.add_argument("--headless-mb", type=int, default=512)
     parser.add_argument("--ui-mb", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--only", choices=("headless", "ui"))
+    parser.add_argument("--only", choices=("headless", "reading", "ui"))
     parser.add_argument("--take-in", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     pdfs = [str(path.absolute()) for path in arguments.pdfs]
@@ -64,8 +67,12 @@ def main() -> None:
     if arguments.take_in:
         take_in(pdfs)
         return
-    kinds = {"headless": (headless, arguments.headless_mb), "ui": (with_ui, arguments.ui_mb)}
-    reference: dict[str, bytes] = {}
+    kinds = {
+        "headless": (headless, arguments.headless_mb),
+        "reading": (reading, arguments.headless_mb),
+        "ui": (with_ui, arguments.ui_mb),
+    }
+    found: dict[bool, dict[str, bytes]] = {}
     sound = True
     for name, (measure, limit_mb) in kinds.items():
         if arguments.only not in (None, name):
@@ -74,9 +81,8 @@ def main() -> None:
         for repeat in range(arguments.repeats):
             for limit in walls:
                 facts, results = measure(pdfs, limit)
-                reference = reference or results
-                facts["same pairs"] = results == reference
-                sound &= facts["completed"] and facts["same pairs"]
+                facts["same results"] = results == found.setdefault(name == "reading", results)
+                sound &= facts["completed"] and facts["same results"]
                 walls[limit].append(facts["wall_s"])
                 print(
                     json.dumps({"run": name, "repeat": repeat + 1, **facts}, indent=1), flush=True
@@ -86,13 +92,20 @@ def main() -> None:
     sys.exit(0 if sound else 1)
 
 
-def headless(pdfs: list[str], limit_mb: int | None) -> tuple[dict[str, Any], dict[str, bytes]]:
+def reading(pdfs: list[str], limit_mb: int | None) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """``quire read`` with a cold database inside the container."""
+    return headless(pdfs, limit_mb, "read")
+
+
+def headless(
+    pdfs: list[str], limit_mb: int | None, command: str = "run"
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """``quire run`` with a cold database inside the container."""
     with _home() as (home, environment):
         started = time.monotonic()
         with Container(limit_mb) as container:
             done = container.run(
-                [*QUIRE, "run", *pdfs, "--out", str(home / "out")],
+                [*QUIRE, command, *pdfs, "--out", str(home / "out")],
                 env=environment | _told(container, limit_mb),
                 cwd=ROOT,
             )
@@ -210,7 +223,7 @@ def _home() -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 def _results(out: Path) -> dict[str, bytes]:
-    return {name: (out / name).read_bytes() for name in RESULTS if (out / name).exists()}
+    return {file.name: file.read_bytes() for name in RESULTS for file in sorted(out.glob(name))}
 
 
 if __name__ == "__main__":

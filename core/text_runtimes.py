@@ -60,6 +60,9 @@ class TextConversion:
     """What it takes for each byte of the file, beyond that: the weights in the form that computes,
     and those of them that occur in the samples."""
 
+    recorded_mb: float = 70.0
+    """What it takes where only the graph is to be written, and is known by its hash."""
+
     torch_mb: float = 700.0
     """What torch, transformers and the exporter take in addition, where an encoder needs them."""
 
@@ -246,3 +249,14 @@ def recorded_reference(checkpoint: str) -> Vectors | None:
             return None
         values = record["vectors"].astype(np.float32)
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+def recorded_manifest(checkpoint: str) -> TextManifest | None:
+    """What a conversion of the encoder that comes with Quire said when Quire was made.
+
+    Args:
+        checkpoint: As ``text_checkpoint_sha256`` gives it; another one has no record.
+    """
+    path = files("core").joinpath("data", "text_manifest.json")
+    manifest = TextManifest.from_json(path.read_text(encoding="utf-8"), "text_manifest.json")
+    return manifest if manifest.checkpoint == checkpoint else None

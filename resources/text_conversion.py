@@ -4,7 +4,9 @@
 
 writes the folder, named by ``QUIRE_TEXT_ENCODER=sentence-transformers:FOLDER`` from then on. Every
 step is a process of its own, so that none holds what another needed. The default encoder needs no
-torch: its graph is written from its weights, and what torch gives for the samples is on record.
+torch: its graph is written from its weights, and was compared with torch when Quire was made;
+it is known by its hash. A graph that comes out otherwise, by another onnx, say, is compared
+again with the vectors that torch gave.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from core.text_runtimes import (
     TOKENIZER,
     TextManifest,
     TextRuntime,
+    recorded_manifest,
     recorded_reference,
     sample_texts,
     text_checkpoint_sha256,
@@ -47,6 +50,7 @@ def convert_text(
     out: Path,
     *,
     cores: int,
+    compare: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TextManifest:
     """Make the runtimes of a checkpoint, compare them, and write them as a folder, whole or not.
@@ -55,6 +59,7 @@ def convert_text(
         choice: The checkpoint.
         out: The folder, which is not there yet.
         cores: Threads of computation.
+        compare: Compare it anew, even if it comes out as it is on record.
         tell: Called with a line for each step.
 
     Raises:
@@ -71,6 +76,9 @@ def convert_text(
         work.mkdir()
         copyfile(checkpoint.tokenizer, work / TOKENIZER)
         tell(f"writing the graph of {checkpoint.spec.name}")
+        if not compare and (manifest := _known(checkpoint, work)):
+            tell("it is the one that was compared when Quire was made")
+            return _kept(manifest, work, out)
         origin, reference = _exported(checkpoint, work / _graph_name(EXACT), cores)
         manifest = _described(checkpoint, work, origin)
         for name in RUNTIMES:
@@ -82,9 +90,24 @@ def convert_text(
                     f"the graph of {checkpoint.spec.name} is not what torch computes: "
                     f"{runtime.reason}"
                 )
-        (work / MANIFEST).write_text(manifest.to_json())
-        work.chmod(0o755)
-        work.replace(out)
+        return _kept(manifest, work, out)
+
+
+def _known(checkpoint: TextCheckpoint, work: Path) -> TextManifest | None:
+    """The record of a conversion, if writing the graph gives the very files that it names."""
+    record = recorded_manifest(text_checkpoint_sha256(checkpoint.spec))
+    if record is None:
+        return None
+    bert_graph.write_bert_graph(checkpoint, work / _graph_name(EXACT))
+    named = [file for runtime in record.runtimes for file in runtime.files]
+    made = all((work / file.name).exists() and _file(work / file.name) == file for file in named)
+    return record if made else None
+
+
+def _kept(manifest: TextManifest, work: Path, out: Path) -> TextManifest:
+    (work / MANIFEST).write_text(manifest.to_json())
+    work.chmod(0o755)
+    work.replace(out)
     return manifest
 
 
@@ -180,6 +203,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("choice", help="sentence-transformers:ORGANISATION/NAME and the like")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--cores", type=int, default=2, help="threads of computation")
+    parser.add_argument("--compare", action="store_true", help="anew, even what is on record")
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.parent:
@@ -188,7 +212,7 @@ def main(arguments: Sequence[str]) -> int:
         choice = parse_text_encoder(given.choice)
         if choice.source == "folder" and text_folder(Path(choice.name).expanduser()):
             raise EncoderError(f"{choice} runs as it is")
-        convert_text(choice, given.out, cores=given.cores, tell=_say)
+        convert_text(choice, given.out, cores=given.cores, compare=given.compare, tell=_say)
     except (EncoderError, InputError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

@@ -5,6 +5,7 @@ A checkpoint has to be converted first, which the asset ``text_encoders`` does (
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from core.text_runtimes import (
     text_checkpoint_sha256,
 )
 from resources.image_files import ImageFiles
+from resources.mapped_files import MappedFiles
 from resources.onnx_session import open_session
 from resources.remote_text_encoder import (
     RemoteAccess,
@@ -57,6 +59,13 @@ ROOM = "text-encoders"
 
 IDS, MASK, OUTPUT = "ids", "mask", "features"
 """Names within every text encoder's graph."""
+
+WEIGHTS = ".onnx.data"
+"""How the names of mapped weights end; see ``resources.mapped_files``."""
+
+FORWARDED_BETWEEN = 4
+"""Batches, or queries, between two times that pages of weights are let go, which takes half a
+millisecond; some 20 MB come together."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +277,7 @@ class OnnxTextEncoder:
             MemoryError: It does not fit.
         """
         self.spec = manifest.described(runtime)
+        self._forwarded, self._weights = itertools.count(1), MappedFiles(WEIGHTS)
         self._manifest = manifest
         self._batch = TextBatch(1, 1) if runtime.name == ALONE else batch
         try:
@@ -318,6 +328,8 @@ class OnnxTextEncoder:
                 self._batch = TextBatch(len(part) // 2, self._batch.tokens // 2)
                 continue
             start += len(part)
+            if next(self._forwarded) % FORWARDED_BETWEEN == 0:
+                self._weights.let_go()
         unknown = self._manifest.unknown_id
         return Encoded(
             vectors=checked_vectors(features, len(texts), self.spec),

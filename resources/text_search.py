@@ -4,7 +4,6 @@ Nothing here knows Dagster or torch: the command line and the service both use i
 """
 
 import contextlib
-import itertools
 import threading
 import time
 from collections import OrderedDict
@@ -41,7 +40,6 @@ from core.search import (
 from core.text_encoders import WITNESS, TextEncoder, each_text_encoder, require_agreement
 from resources.database import DatabaseAccess, is_gone
 from resources.image_files import ImageFiles
-from resources.mapped_files import MappedFiles
 from resources.remote_text_encoder import RemoteAccess
 from resources.text_encoder import describe_text_encoder, open_text_encoder
 from store.database import Db
@@ -64,14 +62,6 @@ class Patience:
 
 
 PATIENCE = Patience()
-
-WEIGHTS = ".onnx.data"
-"""How the names of mapped weights end; see ``resources.mapped_files``."""
-
-ENCODED_BETWEEN = 5
-"""Queries between two times that pages of weights are let go, which takes half a millisecond; some
-20 MB come together."""
-
 
 OpenEncoder = Callable[[str], TextEncoder]
 """Opens the encoder that serves, given the id of the one that was last switched to, or ""."""
@@ -305,7 +295,6 @@ class TextSearch:
         self.connections = Connections(database, connections, self.spec.statement_s)
         self._encoders = Encoders(open_encoder)
         self._answers: Latest[tuple[Query, str, str], Answer] = Latest(self.spec.cached)
-        self._encoded, self._weights = itertools.count(1), MappedFiles(WEIGHTS)
         self._languages: Latest[tuple[str, str], list[str]] = Latest(4)
         self._coverage: Latest[tuple[Filters, str, str], Coverage] = Latest(self.spec.cached)
 
@@ -449,8 +438,6 @@ class TextSearch:
         try:
             self._encoders.agree(db, encoder)
             encoded = encoder.encode([query.text], "query")
-            if next(self._encoded) % ENCODED_BETWEEN == 0:
-                self._weights.let_go()
         except EncoderError as error:
             return _Vector(None, f"the query was not encoded: {error}")
         cut = encoded.cut[0]

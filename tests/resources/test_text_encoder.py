@@ -14,7 +14,9 @@ from core.encoders import EncoderError
 from core.text_encoders import NotConvertedError, TextEncoder, parse_text_encoder
 from core.text_runtimes import (
     EXACT,
+    RUNTIMES,
     TextBatch,
+    recorded_manifest,
     recorded_reference,
     sample_texts,
     text_checkpoint_sha256,
@@ -63,6 +65,21 @@ def test_the_default_encoder_is_made_without_torch_and_agrees_with_the_record(
     assert cosines(recorded, seen.vectors).min() >= 0.999
     np.testing.assert_allclose(np.linalg.norm(seen.vectors, axis=1), 1, atol=1e-5)
     assert encoder.spec.max_tokens == 256
+
+
+def test_what_is_on_record_is_what_comparing_anew_gives(tmp_path: Path) -> None:
+    choice = parse_text_encoder("minilm")
+    recorded = recorded_manifest(text_checkpoint_sha256(find_text_checkpoint(choice).spec))
+    assert recorded is not None
+    said: list[str] = []
+    assert convert_text(choice, tmp_path / "known", cores=1, tell=said.append) == recorded
+    assert len(said) == 2
+    said.clear()
+    again = convert_text(choice, tmp_path / "new", cores=1, compare=True, tell=said.append)
+    assert [line.partition(":")[0] for line in said[1:]] == [*RUNTIMES]
+    assert [(r.name, r.passed, r.files) for r in again.runtimes] == [
+        (r.name, r.passed, r.files) for r in recorded.runtimes
+    ]
 
 
 def test_the_record_is_what_torch_computes() -> None:
