@@ -51,7 +51,7 @@ class OnnxEncoder:
         self.spec = spec
         self.batch = batch
         try:
-            self._session = open_session(graph, cores, alone=True)
+            self._session = open_session(graph, cores)
         except Exception as error:
             if is_out_of_memory(error):
                 raise _beyond_budget(spec, error) from error

@@ -20,15 +20,12 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(graph: Path, cores: int, *, alone: bool = False) -> "InferenceSession":
+def open_session(graph: Path, cores: int) -> "InferenceSession":
     """Load a graph.
 
     Args:
         graph: The ``.onnx`` file, with what it refers to beside it.
         cores: Threads of computation; more than were granted collapse the speed.
-        alone: Whether nothing else wants these cores meanwhile. Threads then wait for work by
-            spinning, which makes two of them a fifth faster; beside others it takes a fifth of the
-            cores from them.
 
     Raises:
         Exception: What the runtime raises; ``core.errors.is_out_of_memory`` tells whether it is
@@ -39,6 +36,8 @@ def open_session(graph: Path, cores: int, *, alone: bool = False) -> "InferenceS
     options.intra_op_num_threads = cores
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # it would take one block for all activations together
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(alone)))
+    # Threads that wait for work by spinning are a fifth faster alone, and a third slower where
+    # others want the cores, too, from whom they take a fifth.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what goes wrong is raised, and not written as well
     return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
