@@ -344,6 +344,11 @@ def _root(error: SerializableErrorInfo | None) -> SerializableErrorInfo | None:
 
 
 def _first_line(error: SerializableErrorInfo) -> str:
+    if error.cls_name == "ChildProcessCrashException":
+        return (
+            "its process was ended before it was done, from outside or for its memory; the same "
+            "command goes on where it stopped"
+        )
     return next(iter(error.message.strip().splitlines()), error.cls_name or "no reason given")
 
 

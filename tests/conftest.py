@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from dagster._core.storage.defs_state.base import _current_storage
@@ -18,6 +19,9 @@ from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
 from resources.postgres import Postgres
 from resources.text_conversion import convert_text
 from store.migrate import check_server, migrate
+
+hypothesis.settings.register_profile("quire", deadline=None)  # timing is a benchmark's
+hypothesis.settings.load_profile("quire")
 
 TEMPLATE = "migrated"
 
