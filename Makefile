@@ -29,7 +29,7 @@ ui: setup ## Open the Dagster UI on http://127.0.0.1:3000
 test: ## Lint, check types and import contracts, and run all tests
 	@bash scripts/setup.sh --browser
 	@$(MAKE) --no-print-directory lint
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest -n 2 --no-loadscope-reorder
 
 test-core: setup ## Run the tests that need no database or browser (seconds)
 	@$(PY) -m pytest tests/core

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psycopg
 import pytest
 from dagster._core.storage.defs_state.base import _current_storage
 from psycopg import sql
+from xdist.scheduler import LoadScopeScheduling
 
 from core.text_encoders import parse_text_encoder
 from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
@@ -32,20 +34,24 @@ ONE_WORKER = ("security",)
 """Folders whose files share what takes minutes to make."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class _ByFile(LoadScopeScheduling):
+    """Has a file's tests, or a folder's, run by one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = file.split("/")[1]
+        return folder if folder in ONE_WORKER else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Share the tests out among workers."""
+    return _ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have a file's tests, or a folder's, run by one worker, and the longest begun first."""
-    here = Path(__file__).parent
-
-    def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(here).parts[0]
-        return SLOWEST_FIRST.index(folder) if folder in SLOWEST_FIRST else len(SLOWEST_FIRST)
-
-    items.sort(key=place)
-    for item in items:
-        path = item.path.relative_to(here)
-        group = path.parts[0] if path.parts[0] in ONE_WORKER else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Have the longest begun first."""
+    order = {folder: place for place, folder in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.split("/")[1], len(order)))
 
 
 @dataclass(frozen=True)
