@@ -193,6 +193,17 @@ def describe_text_encoder(choice: str, images: ImageFiles | None) -> TextEncoder
     return manifest.described(manifest.chosen())
 
 
+def is_called(choice: str, images: ImageFiles | None, encoder_id: str) -> bool:
+    """Whether an encoder has this id; what has not been converted yet has none.
+
+    Raises:
+        EncoderError: It is not to be had, so nobody knows: another one must not take its place.
+    """
+    with contextlib.suppress(NotConvertedError):
+        return describe_text_encoder(choice, images).encoder_id == encoder_id
+    return False
+
+
 def open_text_encoder(
     choice: str,
     images: ImageFiles | None,

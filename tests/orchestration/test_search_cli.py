@@ -15,6 +15,7 @@ import pymupdf
 import pytest
 
 from tests.hostile import HOSTILE
+from tests.resources.tiny_text_encoders import tiny_text_encoder
 
 HTML = next(maker for name, maker, _ in HOSTILE if name == "html")
 
@@ -42,10 +43,10 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-W", "ignore", "-m", "orchestration.cli", *arguments]
 
 
-def quire(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def quire(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), env=variables(home), capture_output=True, text=True, timeout=280,
-        check=False,
+        command(*arguments), env=variables(home) | settings, capture_output=True, text=True,
+        timeout=280, check=False,
     )  # fmt: skip
 
 
@@ -151,6 +152,33 @@ def test_the_service_starts_in_seconds_and_is_small(home: Path) -> None:
         served.wait(20)
     finally:
         served.kill()
+
+
+def test_the_next_text_encoder_is_prepared_compared_and_switched_to(
+    home: Path, tmp_path: Path
+) -> None:
+    both = f"minilm {tiny_text_encoder(tmp_path)}"
+
+    def encoders(name: str) -> str:
+        done = quire(home, "encoders", name, "--text", QUIRE_TEXT_ENCODER=both)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    early = quire(home, "encoders", "switch", "--text", QUIRE_TEXT_ENCODER=both)
+    assert early.returncode == 2
+    assert "has not embedded 2 pages: quire encoders prepare --text does it" in early.stderr
+    assert "has embedded everything" in encoders("prepare")
+    assert re.search(r"all-minilm\S+ +│ serves +│", encoders("list"))
+    assert "100.0% of the 10 pages nearest" in encoders("compare")
+    assert re.search(r"from-\S+ serves; all-minilm\S+ waits", encoders("switch"))
+    found = quire(home, "search", "gutters", "--json", QUIRE_TEXT_ENCODER=both)
+    answer = json.loads(found.stdout)
+    assert answer["hits"][0]["page"] == 2
+    assert answer["channels"][0]["method"] == "exact"
+    assert [loss.partition(",")[0] for loss in answer["degraded"]] == [
+        "1 document could not be opened"
+    ]
+    assert re.search(r"all-minilm\S+ serves; from-\S+ waits", encoders("switch"))
 
 
 def test_a_service_open_to_others_wants_a_key(home: Path) -> None:
