@@ -169,9 +169,10 @@ def find_text_encoder(
     stored = stored_text(images, text_checkpoint_sha256(checkpoint)) if images else None
     if stored is None:
         raise NotConvertedError(
-            f"{choice} has not been converted to a form that runs: materialize the asset "
-            "text_encoders (quire run does), or convert it with python -m "
-            "resources.text_conversion and name the folder that it writes"
+            f"{choice} has not been converted to a form that runs: quire read PATH does it, or "
+            "quire encoders prepare --text where it is the second of two; what takes more memory "
+            "than they have is converted with python -m resources.text_conversion, and the folder "
+            "that it writes is named instead"
         )
     return stored
 

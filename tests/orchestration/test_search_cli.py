@@ -15,7 +15,7 @@ import pymupdf
 import pytest
 
 from tests.hostile import HOSTILE
-from tests.resources.tiny_text_encoders import tiny_text_encoder
+from tests.resources.tiny_text_encoders import tiny_checkpoint, tiny_text_encoder
 
 HTML = next(maker for name, maker, _ in HOSTILE if name == "html")
 
@@ -105,6 +105,17 @@ def test_a_search_shows_document_page_passage_and_score(home: Path) -> None:
     assert answer["hits"][0]["highlight"]["words"]
     wrong = quire(home, "search", "gutters", "--since", "yesterday")
     assert (wrong.returncode, wrong.stderr) == (2, "quire: since is a day like 2026-01-31\n")
+
+
+def test_an_encoder_that_is_not_converted_yet_is_named_with_the_command_that_makes_it(
+    home: Path, tmp_path: Path
+) -> None:
+    fresh = f"sentence-transformers:{tiny_checkpoint(tmp_path / 'fresh', seed=7)}"
+    found = quire(home, "search", "gutters", "--top-k", "1", QUIRE_TEXT_ENCODER=fresh)
+    assert found.returncode == 3
+    assert "words #1" in found.stdout
+    assert f"there is no encoder: {fresh} has not been converted to a form" in found.stderr
+    assert "quire read PATH does it, or quire encoders prepare --text" in found.stderr
 
 
 ANSWER = """
