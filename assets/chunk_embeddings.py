@@ -83,8 +83,8 @@ def next_chunk_embeddings(
 ) -> dg.MaterializeResult:
     """The same for the second text encoder that is configured, while the first one serves.
 
-    Nothing is searched with these vectors until somebody switches; then the two change places, and
-    what served is kept here, ready to go back to.
+    Nothing is searched with these vectors until ``quire encoders switch --text``; then the two
+    change places, and what served is kept here, ready to go back to.
     """
     with postgres.connect() as db:
         waiting = waiting_text_encoder(db, text_encoder)

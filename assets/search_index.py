@@ -9,7 +9,7 @@ import numpy as np
 import store.chunk_embeddings
 import store.search
 import store.search_index
-from assets.chunk_embeddings import chunk_embeddings
+from assets.chunk_embeddings import chunk_embeddings, next_chunk_embeddings
 from assets.partitions import page_batches, per_batches
 from assets.work import Recompute, complete_check, each, work_through
 from core.search import NO_FILTERS, IndexSpec, IndexWork, SearchSpec, index_work
@@ -36,7 +36,7 @@ class PendingIndex:
 
 @dg.asset(
     partitions_def=page_batches,
-    deps=[chunk_embeddings],
+    deps=[chunk_embeddings, next_chunk_embeddings],
     group_name="text",
     kinds={"postgres"},
     owners=["team:quire"],

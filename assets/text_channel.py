@@ -23,8 +23,8 @@ def serving_text_encoder(db: Db, text_encoder: TextEncoderResource) -> TextEncod
             "that is to take its place"
         )
     switched = store.chunk_embeddings.switched_to(db)
-    named = (one for one in configured if one.describe().encoder_id == switched)
-    return configured[0] if switched is None else next(named, configured[0])
+    named = (one for one in configured if switched and one.is_called(switched))
+    return next(named, configured[0])
 
 
 def waiting_text_encoder(db: Db, text_encoder: TextEncoderResource) -> TextEncoderResource | None:

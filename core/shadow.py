@@ -12,7 +12,7 @@ from core.embedding_search import TileVectors, as_stored
 from core.encoders import require_same_encoder
 
 Nearest = Mapping[str, Sequence[str]]
-"""For each panel that was asked for, the ids of the panels nearest to it, the nearest first."""
+"""For each panel or passage that was asked for, what is nearest to it, the nearest first."""
 
 
 def nearest_panels(
@@ -89,15 +89,7 @@ def shadow_recall(
     Raises:
         ValueError: They were asked different questions, or none that has an answer.
     """
-    if set(serving) != set(other):
-        raise ValueError("both encoders are to be asked for the same panels")
-    shares = [
-        len(set(own[:count]) & set(other[panel][:count])) / min(count, len(own))
-        for panel, own in serving.items()
-        if own
-    ]
-    if not shares:
-        raise ValueError("no panel has a neighbour, so there is nothing to compare")
+    shares = shared_neighbours(serving, other, count)
     return ShadowRecall(
         count=count,
         confirmed=len(confirmed),
@@ -106,6 +98,32 @@ def shadow_recall(
         panels=len(shares),
         agreement=float(np.mean(shares)),
     )
+
+
+def shared_neighbours(serving: Nearest, other: Nearest, count: int) -> list[float]:
+    """Of the nearest that one encoder names, the share that another one names too.
+
+    Args:
+        serving: Of the encoder that serves, `count` for each that was asked for.
+        other: Of the other one, for the same.
+        count: How many nearest count.
+
+    Returns:
+        One share for each that has neighbours, from 0 to 1.
+
+    Raises:
+        ValueError: They were asked different questions, or none that has an answer.
+    """
+    if set(serving) != set(other):
+        raise ValueError("both encoders are to be asked the same")
+    shares = [
+        len(set(own[:count]) & set(other[asked][:count])) / min(count, len(own))
+        for asked, own in serving.items()
+        if own
+    ]
+    if not shares:
+        raise ValueError("nothing has a neighbour, so there is nothing to compare")
+    return shares
 
 
 def _together(nearest: Nearest, pair: tuple[str, str], count: int) -> bool:

@@ -6,7 +6,13 @@ import assets
 from orchestration import settings as environment
 from orchestration.budgets import Share, op_budget_mb, share_of
 from orchestration.executor import pods, processes
-from orchestration.jobs import copy_search, prepare_encoder, read_documents, take_in
+from orchestration.jobs import (
+    copy_search,
+    prepare_encoder,
+    prepare_text_encoder,
+    read_documents,
+    take_in,
+)
 from orchestration.schedules import nightly
 from orchestration.sensors import inbox
 from resources.encoder import Encoder
@@ -64,7 +70,7 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(assets),
         asset_checks=dg.load_asset_checks_from_package_module(assets),
-        jobs=[copy_search, read_documents, take_in, prepare_encoder],
+        jobs=[copy_search, read_documents, take_in, prepare_encoder, prepare_text_encoder],
         sensors=[inbox],
         schedules=[nightly],
         resources={**resources_of(settings), "memory": memory},

@@ -1,6 +1,6 @@
 """Changing the image encoder: prepare the next one beside the one that serves, compare, switch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 
 import dagster as dg
@@ -9,28 +9,22 @@ from rich.console import Console
 from rich.table import Table
 
 import store.encoders
-import store.page_batches
 import store.tile_embeddings
 from assets.candidate_pairs import PANELS_PER_BLOCK
 from assets.encoder_channel import embeddings_spec, encoder_in_force, waiting_encoder
 from core.embedding_search import TileVectors
 from core.encoders import EncoderSpec
-from core.errors import InputError
 from core.shadow import ShadowRecall, nearest_panels, shadow_recall
-from orchestration.budgets import share_of
 from orchestration.definitions import defs, resources_of
-from orchestration.headless import (
-    FAILED,
-    FAILED_BECAUSE,
-    INCOMPLETE,
-    QUIET,
-    close_killed_runs,
-    execute,
-    first_failure,
-    prepare,
-)
-from orchestration.requests import chunks
 from orchestration.settings import Settings
+from orchestration.side_by_side import (
+    Both,
+    Words,
+    embed_everything,
+    require_everything,
+    require_vectors,
+    show_states,
+)
 from orchestration.terminal import say
 from resources.encoder import Encoder, NotConvertedError
 from resources.postgres import Postgres
@@ -49,28 +43,10 @@ MOST_CONFIRMED = 500
 AT_A_TIME = 64
 """Panels asked for in one pass over everything stored."""
 
-NO_SECOND = (
-    "there is no second encoder: name both in QUIRE_IMAGE_ENCODER, with a blank between them, the "
-    "one that serves first"
-)
-
 CONFIRMED_TIERS = ("A",)
 """Pairs that count as known copies."""
 
-
-@dataclass(frozen=True)
-class Both:
-    """The two encoders between which one switches.
-
-    Attributes:
-        serving: What copy search uses.
-        waiting: The other one.
-        missing: Panels that the waiting one has not embedded, or failed to.
-    """
-
-    serving: EncoderSpec
-    waiting: EncoderSpec
-    missing: int
+WORDS = Words("image encoder", "QUIRE_IMAGE_ENCODER", "panels")
 
 
 def job() -> dg.JobDefinition:
@@ -92,20 +68,10 @@ def show(settings: Settings, out: Console) -> None:
                 states[serving.encoder_id] = "serves"
             if serving is not None and waiting_encoder(db, copy_search, encoder) is not None:
                 both = _both(db, copy_search, encoder)
-                states[both.waiting.encoder_id] = (
-                    f"waits, {both.missing} panels to go" if both.missing else "waits, complete"
-                )
+                states[both.waiting.encoder_id] = WORDS.waits(both.missing)
         except NotConvertedError as error:
             say(out, str(error))
-    if not states:
-        say(out, "no image encoder is configured or stored; QUIRE_IMAGE_ENCODER names one")
-        return
-    table = Table(show_edge=False)
-    for name in ("encoder", "state", "vectors"):
-        table.add_column(name, justify="right" if name == "vectors" else "left")
-    for encoder_id, state in states.items():
-        table.add_row(encoder_id, state, f"{counts.get(encoder_id, 0):,}")
-    out.print(table)
+    show_states(WORDS, states, counts, out)
 
 
 def prepare_next(settings: Settings, out: Console, err: Console) -> int:
@@ -115,31 +81,15 @@ def prepare_next(settings: Settings, out: Console, err: Console) -> int:
         The exit code: 3 where panels could not be embedded, 1 where the run failed.
     """
     settings = replace(settings, beside="nothing")
-    share = share_of(settings)
-    postgres = prepare(settings)
-    _, copy_search, encoder = _resources(settings)
+    postgres, copy_search, encoder = _resources(settings)
     with postgres.connect() as db:
         if waiting_encoder(db, copy_search, encoder) is None:
-            raise InputError(NO_SECOND)
-        keys = store.page_batches.keys(db)
-    failed = ""
-    with dg.DagsterInstance.get() as instance:
-        close_killed_runs(instance)
-        for part in chunks([keys] if keys else []):
-            result = execute(job, instance, part, share, QUIET)
-            if not result.success:
-                failed = failed or first_failure(result)
-    if failed:
-        say(err, f"quire: {FAILED_BECAUSE} {failed}")
-        return FAILED
-    with postgres.connect() as db:
-        both = _both(db, copy_search, encoder)
-    name, left = both.waiting.encoder_id, both.missing
-    if left:
-        say(err, f"quire: {name} could not embed {left} panels")
-        return INCOMPLETE
-    say(out, f"{name} has embedded everything: compare it, or switch to it")
-    return 0
+            raise WORDS.no_second()
+
+    def both(db: Db) -> Both[EncoderSpec]:
+        return _both(db, copy_search, encoder)
+
+    return embed_everything(WORDS, settings, job, both, out, err)
 
 
 def compare(settings: Settings, out: Console) -> None:
@@ -179,11 +129,8 @@ def switch(settings: Settings, out: Console, *, force: bool) -> None:
     postgres, copy_search, encoder = _resources(settings)
     with postgres.connect() as db:
         both = _both(db, copy_search, encoder)
-        if both.missing and not force:
-            raise InputError(
-                f"{both.waiting.encoder_id} has not embedded {both.missing} panels: quire encoders "
-                "prepare does it; quire encoders switch --force leaves it to the next run"
-            )
+        if not force:
+            require_everything(WORDS, both)
         store.tile_embeddings.table_of(db, both.waiting.encoder_id, both.waiting.dim)
         store.encoders.switch_to(
             db, both.waiting.encoder_id, embeddings_spec(copy_search, both.waiting)
@@ -205,7 +152,7 @@ def _resources(settings: Settings) -> tuple[Postgres, CopySearch, Encoder]:
     return postgres, copy_search, encoder
 
 
-def _both(db: Db, copy_search: CopySearch, encoder: Encoder) -> Both:
+def _both(db: Db, copy_search: CopySearch, encoder: Encoder) -> Both[EncoderSpec]:
     """The encoder that serves and the one that waits.
 
     Raises:
@@ -214,7 +161,7 @@ def _both(db: Db, copy_search: CopySearch, encoder: Encoder) -> Both:
     serving = encoder_in_force(db, copy_search, encoder)
     waiting = waiting_encoder(db, copy_search, encoder)
     if serving is None or waiting is None:
-        raise InputError(NO_SECOND)
+        raise WORDS.no_second()
     described = waiting.describe()
     missing = store.tile_embeddings.missing(
         db, "next_tile_embeddings", embeddings_spec(copy_search, described)
@@ -222,18 +169,17 @@ def _both(db: Db, copy_search: CopySearch, encoder: Encoder) -> Both:
     return Both(serving, described, missing)
 
 
-def _shadow(db: Db, both: Both) -> ShadowRecall:
+def _shadow(db: Db, both: Both[EncoderSpec]) -> ShadowRecall:
     """Ask both for the nearest panels of known copies and of a sample, over what both have seen."""
     tables = store.encoders.tables(db)
     ids = [spec.encoder_id for spec in (both.serving, both.waiting)]
-    panels = [
-        set(store.encoders.embedded_panels(db, tables[name])) if name in tables else set[str]()
+    panels = {
+        name: set(store.encoders.embedded_panels(db, tables[name]))
         for name in ids
-    ]
-    if not all(panels):
-        unused = [name for name, some in zip(ids, panels, strict=True) if not some]
-        raise InputError(f"nothing has been embedded yet with {' and '.join(unused)}")
-    seen = set.intersection(*panels)
+        if name in tables
+    }
+    require_vectors(both, panels)
+    seen = set.intersection(*panels.values())
     confirmed = [
         pair
         for pair in store.encoders.confirmed_pairs(db, CONFIRMED_TIERS, MOST_CONFIRMED)

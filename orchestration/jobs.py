@@ -37,3 +37,15 @@ prepare_encoder = dg.define_asset_job(
     partitions_def=page_batches,
     description="Everything stored, embedded by the encoder that is to serve next.",
 )
+
+prepare_text_encoder = dg.define_asset_job(
+    "prepare_text_encoder",
+    selection=dg.AssetSelection.assets(
+        "text_encoders", "chunks", "next_chunk_embeddings", "search_index"
+    ),
+    partitions_def=page_batches,
+    description=(
+        "Everything that was read, divided and embedded for the text encoder that is to serve "
+        "next, with an index where there is much of it."
+    ),
+)

@@ -178,9 +178,10 @@ def find_text_encoder(
     stored = stored_text(images, text_checkpoint_sha256(checkpoint)) if images else None
     if stored is None:
         raise NotConvertedError(
-            f"{choice} has not been converted to a form that runs: materialize the asset "
-            "text_encoders (quire run does), or convert it with python -m "
-            "resources.text_conversion and name the folder that it writes"
+            f"{choice} has not been converted to a form that runs: quire read PATH does it, or "
+            "quire encoders prepare --text where it is the second of two; what takes more memory "
+            "than they have is converted with python -m resources.text_conversion, and the folder "
+            "that it writes is named instead"
         )
     return stored
 
@@ -200,6 +201,17 @@ def describe_text_encoder(choice: str, images: ImageFiles | None) -> TextEncoder
         return remote_spec(parsed)
     manifest = find_text_encoder(parsed, images).manifest
     return manifest.described(manifest.chosen())
+
+
+def is_called(choice: str, images: ImageFiles | None, encoder_id: str) -> bool:
+    """Whether an encoder has this id; what has not been converted yet has none.
+
+    Raises:
+        EncoderError: It is not to be had, so nobody knows: another one must not take its place.
+    """
+    with contextlib.suppress(NotConvertedError):
+        return describe_text_encoder(choice, images).encoder_id == encoder_id
+    return False
 
 
 def open_text_encoder(

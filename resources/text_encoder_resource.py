@@ -13,7 +13,12 @@ from core.text_encoders import (
 )
 from resources.image_files import StoredFiles
 from resources.remote_text_encoder import RemoteAccess
-from resources.text_encoder import describe_text_encoder, open_text_encoder, open_tokens
+from resources.text_encoder import (
+    describe_text_encoder,
+    is_called,
+    open_text_encoder,
+    open_tokens,
+)
 
 
 class TextEncoderResource(dg.ConfigurableResource):
@@ -63,6 +68,10 @@ class TextEncoderResource(dg.ConfigurableResource):
             EncoderError: It cannot be found, or has not been converted.
         """
         return describe_text_encoder(self.spec, StoredFiles(self.store_url))
+
+    def is_called(self, encoder_id: str) -> bool:
+        """Whether this is its id; see ``resources.text_encoder.is_called``."""
+        return is_called(self.spec, StoredFiles(self.store_url), encoder_id)
 
     def tokens(self) -> Tokens:
         """What it reads, without its weights.

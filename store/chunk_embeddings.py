@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from pgvector import HalfVector
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
+import store.page_batches
 import store.work
 
 
@@ -91,6 +93,54 @@ def of_chunks(db: Connection, table: str, chunk_ids: Sequence[str]) -> dict[str,
         {"ids": list(chunk_ids)},
     ).fetchall()
     return dict(rows)
+
+
+@dataclass(frozen=True)
+class SeenByTwo:
+    """A passage as two encoders see it.
+
+    Attributes:
+        chunk_id: The passage, of the first encoder's chunks.
+        unit: Its page.
+        first: Its vector.
+        second: That of the second encoder's passage which has the most of it.
+    """
+
+    chunk_id: str
+    unit: str
+    first: NDArray[np.float32]
+    second: NDArray[np.float32]
+
+
+def seen_by_two(db: Connection, first: str, second: str, count: int) -> list[SeenByTwo]:
+    """Some passages with the vectors of two tables, the same ones until others are stored.
+
+    Where both encoders read the same chunks it is the same passage; else they divide the page
+    otherwise. Passages of pages of which the second has nothing are left out.
+    """
+    rows = db.execute(
+        SQL(
+            """
+            WITH sampled AS MATERIALIZED (
+                SELECT chunk_id, document_id, page, start_char, end_char, embedding
+                FROM {first} JOIN chunks USING (chunk_id)
+                ORDER BY md5(chunk_id), chunk_id LIMIT %(count)s
+            )
+            SELECT s.chunk_id, page_unit(s.document_id, s.page), s.embedding, most.embedding
+            FROM sampled AS s CROSS JOIN LATERAL (
+                SELECT e.embedding FROM chunks AS c JOIN {second} AS e USING (chunk_id)
+                WHERE c.document_id = s.document_id AND c.page = s.page
+                ORDER BY least(c.end_char, s.end_char) - greatest(c.start_char, s.start_char) DESC,
+                         c.ordinal
+                LIMIT 1) AS most
+            """
+        ).format(first=Identifier(first), second=Identifier(second)),
+        {"count": count},
+    ).fetchall()
+    return [
+        SeenByTwo(chunk_id, unit, *(vector.to_numpy().astype(np.float32) for vector in vectors))
+        for chunk_id, unit, *vectors in rows
+    ]
 
 
 def tables(db: Connection) -> dict[str, str]:
@@ -184,3 +234,4 @@ def switch_to(db: Connection, encoder_id: str, spec: str) -> None:
             "INSERT INTO text_encoder_switches (encoder_id) VALUES (%(id)s)", {"id": encoder_id}
         )
         store.work.exchange(db, "chunk_embeddings", "next_chunk_embeddings", spec)
+        store.page_batches.exchange(db, "chunk_embeddings", "next_chunk_embeddings")

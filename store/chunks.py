@@ -108,3 +108,15 @@ def pending(db: Connection, job: Job, chunk_set: str, limit: int) -> list[Pendin
                 "limit": limit,
             },
         ).fetchall()
+
+
+def units(db: Connection, chunk_ids: Sequence[str]) -> dict[str, str]:
+    """The page of each of some chunks, as the ledger names it."""
+    rows = db.execute(
+        """
+        SELECT chunk_id, page_unit(document_id, page) FROM chunks
+        WHERE chunk_id = ANY(%(ids)s)
+        """,
+        {"ids": list(chunk_ids)},
+    ).fetchall()
+    return dict(rows)

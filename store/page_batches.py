@@ -70,6 +70,20 @@ def finish(db: Connection, job: Job) -> None:
     )
 
 
+def exchange(db: Connection, serving: str, waiting: str) -> None:
+    """Let two assets change places in batches that have both, as in ``store.work.exchange``."""
+    db.execute(
+        """
+        UPDATE finished AS own
+        SET spec = other.spec, run_id = other.run_id, done_at = other.done_at
+        FROM finished AS other
+        WHERE own.batch_key = other.batch_key
+          AND (own.asset, other.asset) IN ((%(serving)s, %(next)s), (%(next)s, %(serving)s))
+        """,
+        {"serving": serving, "next": waiting},
+    )
+
+
 def unfinished(db: Connection, specs: Mapping[str, str]) -> list[str]:
     """Batches, in order, that lack an asset or have it under another spec than the one in force.
 

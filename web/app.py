@@ -31,7 +31,7 @@ from resources.database import DatabaseAccess, DatabaseUnavailableError
 from resources.image_files import StoredFiles
 from resources.text_search import TextSearch
 from store.database import Db
-from web.guard import Guard
+from web.guard import Guard, Room
 from web.limits import LIMITS, Access, Places
 from web.metrics import Metrics
 from web.models import (
@@ -216,7 +216,7 @@ def create_app(
             state="known" if known else "waiting",
         )
 
-    uploading = _Places(LIMITS.uploads)
+    uploading = Room(LIMITS.uploads)
 
     @app.get(
         "/pages/{document_id}/{page}/image",
@@ -326,24 +326,6 @@ def create_app(
         return Response(metrics.text(coverage), media_type=kind)
 
     return Guard(app, access, metrics.answered_request)
-
-
-class _Places:
-    """So many at the same time, without waiting; of one event loop."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-
-    def acquire(self) -> bool:
-        """Take a place; False where there is none."""
-        if not self._left:
-            return False
-        self._left -= 1
-        return True
-
-    def release(self) -> None:
-        """Give it back."""
-        self._left += 1
 
 
 def _boxes(text: str) -> list[Box]:

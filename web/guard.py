@@ -1,4 +1,4 @@
-"""What every request passes: the key, the size of its body, and what every answer carries.
+"""What every request passes: key, size of its body, room; and what every answer carries.
 
 It wraps the whole application, so there is no route that it does not guard.
 """
@@ -36,6 +36,24 @@ GONE = 499
 """What is counted for a client that went away: it gets no answer."""
 
 
+class Room:
+    """So many at the same time, without waiting; of one event loop."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def acquire(self) -> bool:
+        """Take a place; False where there is none."""
+        if not self._left:
+            return False
+        self._left -= 1
+        return True
+
+    def release(self) -> None:
+        """Give it back."""
+        self._left += 1
+
+
 class Guard:
     """The application behind its guard.
 
@@ -50,6 +68,7 @@ class Guard:
         self._access = access
         self._told = told
         self._key = _digest(access.api_key)
+        self._room = Room(LIMITS.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
@@ -73,8 +92,13 @@ class Guard:
             refusal = self._refused(scope)
             if refusal is not None:
                 await _reply(answer, *refusal)
+            elif not self._room.acquire():
+                await _reply(answer, 503, "too many requests at the same time; try again shortly")
             else:
-                await self._app(scope, _counted(scope, receive), answer)
+                try:
+                    await self._app(scope, _counted(scope, receive), answer)
+                finally:
+                    self._room.release()
         except ClientDisconnect:
             status = GONE
         except Exception as error:
@@ -151,7 +175,9 @@ async def _reply(send: Send, status: int, reason: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status in (401, 413):
+    if status == 503:
+        headers.append((b"retry-after", b"2"))
+    if status in (401, 413, 503):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

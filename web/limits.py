@@ -31,8 +31,9 @@ class Limits:
     threads: int = 8
     """Requests that are worked on at the same time; the others wait."""
 
-    connections: int = 64
-    """Open at the same time; further ones are answered with 503."""
+    requests: int = 64
+    """Taken on at the same time, with those that wait for a thread; further ones are answered with
+    503. A search takes some hundredths of a second, so the last of them waits for less than one."""
 
     least_dpi: int = 30
     dpi: int = 100

@@ -5,8 +5,6 @@ import socket
 import uvicorn
 from starlette.types import ASGIApp
 
-from web.limits import LIMITS
-
 
 def server_of(app: ASGIApp, host: str, port: int) -> uvicorn.Server:
     """A server for the application; ``run`` serves until a signal or ``should_exit`` ends it.
@@ -21,7 +19,6 @@ def server_of(app: ASGIApp, host: str, port: int) -> uvicorn.Server:
             log_level="warning",
             access_log=False,
             server_header=False,
-            limit_concurrency=LIMITS.connections,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=10,
             h11_max_incomplete_event_size=32 << 10,

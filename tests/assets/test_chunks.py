@@ -1,7 +1,6 @@
 """Read pages to passages and vectors, with the default encoder, on a fresh database and store."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,103 +11,22 @@ from psycopg.sql import SQL, Identifier
 
 import store.chunk_embeddings
 import store.chunks
-import store.documents
-import store.page_batches
-from assets.chunk_embeddings import chunk_embeddings, next_chunk_embeddings
+from assets.chunk_embeddings import chunk_embeddings
 from assets.chunks import chunks
 from assets.text_channel import chunk_embeddings_spec
 from assets.text_encoders import text_encoders
-from core.batches import BatchSpec, divide
 from core.chunks import readable
 from core.text_encoders import parse_text_encoder
-from resources.images import ImageStore
-from resources.postgres import Postgres
 from resources.text_encoder import text_folder
-from resources.text_encoder_resource import TextEncoderResource
-from store.documents import Document
-from tests.assets.conftest import Roomy, metadata
+from tests.assets.conftest import TEXT, Room, metadata
 from tests.passages import WordEncoder
 from tests.resources.tiny_text_encoders import tiny_text_encoder
 
-DIGEST = "a" * 64
 LEASE = (
     "RESIDENTIAL LEASE\n\nThe tenant pays a secu-\nrity deposit of two months' rent. "
     "It is returned\nwithin thirty days.\n\n"
 )
 FILLER = "Cells were stained with antibodies and imaged in the dark room of the laboratory. "
-ALL = (text_encoders, chunks, chunk_embeddings, next_chunk_embeddings)
-
-
-@dataclass
-class Room:
-    """A document of which the pages have been read, and the assets of text."""
-
-    postgres: Postgres
-    folder: Path
-    text_encoder: TextEncoderResource
-    instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
-    room_mb: int = 600
-
-    def read(self, db: psycopg.Connection, *pages: str, language: str = "eng") -> None:
-        document = Document(DIGEST, "a.pdf", 1, len(pages), "", "ok", "", "documents/a.pdf")
-        store.documents.add(db, document)
-        store.page_batches.add(db, divide(DIGEST, len(pages), BatchSpec(pages_per_batch=8)))
-        (key,) = store.page_batches.keys(db)
-        self.instance.add_dynamic_partitions("page_batches", [key])
-        for number, text in enumerate(pages, start=1):
-            place = {"id": DIGEST, "page": number, "key": key}
-            db.execute(
-                """
-                INSERT INTO pages VALUES (%(id)s, %(page)s, %(key)s, 's', 595, 842, '{}', 't')
-                """,
-                place,
-            )
-            db.execute(
-                """
-                INSERT INTO ocr_pages VALUES (%(id)s, %(page)s, %(key)s, 's', 'ocr', %(language)s,
-                                              150, 90, %(text)s, '[]', '[]')
-                """,
-                place | {"text": text, "language": language},
-            )
-
-    def run(self, *only: dg.AssetsDefinition, recompute: bool = False) -> dg.ExecuteInProcessResult:
-        chosen = only or ALL
-        with self.postgres.connect() as db:
-            keys = store.page_batches.keys(db)
-        result = dg.materialize(
-            list(chosen),
-            instance=self.instance,
-            partition_key=keys[0],
-            resources={
-                "postgres": self.postgres,
-                "images": ImageStore(url=self.text_encoder.store_url),
-                "memory": Roomy(room_mb=self.room_mb),
-                "text_encoder": self.text_encoder,
-            },
-            run_config={
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                "ops": {
-                    a.key.to_user_string(): {"config": {"recompute": recompute}} for a in chosen
-                },
-            },
-            raise_on_error=False,
-        )
-        for event in result.all_events:
-            if event.is_step_failure and (error := event.step_failure_data.error) is not None:
-                print(event.step_key, error.to_string()[-1500:])  # pytest shows it on failure
-        return result
-
-    def use(self, spec: str) -> TextEncoderResource:
-        self.text_encoder = TextEncoderResource(spec=spec, store_url=self.text_encoder.store_url)
-        return self.text_encoder
-
-
-@pytest.fixture
-def room(postgres: Postgres, tmp_path: Path) -> Room:
-    """With an encoder of few words, which is loaded in no time."""
-    url = (tmp_path / "store").as_uri()
-    spec = tiny_text_encoder(tmp_path / "encoder")
-    return Room(postgres, tmp_path, TextEncoderResource(spec=spec, store_url=url))
 
 
 def numbers(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
@@ -158,7 +76,7 @@ def test_pages_become_passages_and_vectors_once(
     assert float(found[near].to_numpy() @ again) > 0.9999
 
     second = room.run()
-    assert [numbers(second, a.key.to_user_string())["items"] for a in ALL] == [0, 0, 0, 0]
+    assert [numbers(second, a.key.to_user_string())["items"] for a in TEXT] == [0, 0, 0, 0]
     assert store.chunk_embeddings.missing(db, described.encoder_id) == 0
 
 

@@ -140,7 +140,7 @@ def test_the_shadow_recall_is_of_both_over_known_copies(two: Pipeline) -> None:
 def test_one_encoder_has_nothing_to_change_places_with(two: Pipeline) -> None:
     two.encoder = two.encoder.each()[0]
     for command, options in (("compare", {}), ("switch", {"force": True})):
-        with pytest.raises(InputError, match="no second encoder"):
+        with pytest.raises(InputError, match="no second image encoder"):
             said(two, command, **options)
 
 

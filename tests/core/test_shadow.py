@@ -68,7 +68,7 @@ def test_known_copies_and_common_neighbours_are_counted() -> None:
     assert (recall.confirmed, recall.serving_found, recall.next_found) == (2, 2, 1)
     assert recall.panels == 3
     assert recall.agreement == pytest.approx((0.5 + 0.5 + 1) / 3)
-    with pytest.raises(ValueError, match="same panels"):
+    with pytest.raises(ValueError, match="asked the same"):
         shadow_recall(serving, {"a": []}, [], 2)
     with pytest.raises(ValueError, match="nothing to compare"):
         shadow_recall({"a": []}, {"a": []}, [], 2)

@@ -15,6 +15,7 @@ import pymupdf
 import pytest
 
 from tests.hostile import HOSTILE
+from tests.resources.tiny_text_encoders import tiny_checkpoint, tiny_text_encoder
 
 HTML = next(maker for name, maker, _ in HOSTILE if name == "html")
 
@@ -41,10 +42,10 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-W", "ignore", "-m", "orchestration.cli", *arguments]
 
 
-def quire(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def quire(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), env=variables(home), capture_output=True, text=True, timeout=280,
-        check=False,
+        command(*arguments), env=variables(home) | settings, capture_output=True, text=True,
+        timeout=280, check=False,
     )  # fmt: skip
 
 
@@ -105,6 +106,17 @@ def test_a_search_shows_document_page_passage_and_score(home: Path) -> None:
     assert (wrong.returncode, wrong.stderr) == (2, "quire: since is a day like 2026-01-31\n")
 
 
+def test_an_encoder_that_is_not_converted_yet_is_named_with_the_command_that_makes_it(
+    home: Path, tmp_path: Path
+) -> None:
+    fresh = f"sentence-transformers:{tiny_checkpoint(tmp_path / 'fresh', seed=7)}"
+    found = quire(home, "search", "gutters", "--top-k", "1", QUIRE_TEXT_ENCODER=fresh)
+    assert found.returncode == 3
+    assert "words #1" in found.stdout
+    assert f"there is no encoder: {fresh} has not been converted to a form" in found.stderr
+    assert "quire read PATH does it, or quire encoders prepare --text" in found.stderr
+
+
 ANSWER = """
 import json, sys, psutil
 from orchestration.cli import main
@@ -147,6 +159,33 @@ def test_the_service_answers_and_is_small(home: Path) -> None:
         served.wait(20)
     finally:
         served.kill()
+
+
+def test_the_next_text_encoder_is_prepared_compared_and_switched_to(
+    home: Path, tmp_path: Path
+) -> None:
+    both = f"minilm {tiny_text_encoder(tmp_path)}"
+
+    def encoders(name: str) -> str:
+        done = quire(home, "encoders", name, "--text", QUIRE_TEXT_ENCODER=both)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    early = quire(home, "encoders", "switch", "--text", QUIRE_TEXT_ENCODER=both)
+    assert early.returncode == 2
+    assert "has not embedded 2 pages: quire encoders prepare --text does it" in early.stderr
+    assert "has embedded everything" in encoders("prepare")
+    assert re.search(r"all-minilm\S+ +│ serves +│", encoders("list"))
+    assert "100.0% of the 10 pages nearest" in encoders("compare")
+    assert re.search(r"from-\S+ serves; all-minilm\S+ waits", encoders("switch"))
+    found = quire(home, "search", "gutters", "--json", QUIRE_TEXT_ENCODER=both)
+    answer = json.loads(found.stdout)
+    assert answer["hits"][0]["page"] == 2
+    assert answer["channels"][0]["method"] == "exact"
+    assert [loss.partition(",")[0] for loss in answer["degraded"]] == [
+        "1 document could not be opened"
+    ]
+    assert re.search(r"all-minilm\S+ serves; from-\S+ waits", encoders("switch"))
 
 
 def test_a_service_open_to_others_wants_a_key(home: Path) -> None:

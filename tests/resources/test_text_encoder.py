@@ -153,7 +153,7 @@ def test_a_file_that_is_not_what_was_compared_is_refused(minilm: str, tmp_path: 
     found = text_folder(Path(parse_text_encoder(minilm).name))
     assert found is not None
     images = StoredFiles((tmp_path / "store").as_uri())
-    with pytest.raises(NotConvertedError, match="materialize the asset text_encoders"):
+    with pytest.raises(NotConvertedError, match="quire read PATH does it"):
         describe_text_encoder("minilm", images)
     stored = keep_text(images, found)
     assert describe_text_encoder("minilm", images) == describe_text_encoder(minilm, None)

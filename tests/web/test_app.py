@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -236,6 +237,48 @@ def test_a_request_that_is_too_large_or_senseless_is_refused(home: Home) -> None
     assert home.client.delete("/documents").status_code == 405
     rebound = home.client.get("/documents", headers={"Host": "attacker.example"})
     assert rebound.status_code == 421
+
+
+def test_one_request_too_many_is_refused_as_every_other_error_is(
+    db: psycopg.Connection, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.guard.LIMITS", _less(requests=2))
+    encoder = WordEncoder()
+    keep(db, [Said("a.pdf", 1, "cat")], encoder)
+    search = TextSearch(postgres, lambda _: encoder)
+    begun, let_go = threading.Semaphore(0), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        begun.release()
+        yield b"%PDF-1.7\n"
+        let_go.wait(30)
+
+    inbox, store_url = tmp_path / "inbox", (tmp_path / "store").as_uri()
+    with (
+        serving(search, postgres, inbox, store_url, Access()) as client,
+        ThreadPoolExecutor(2) as others,
+    ):
+        kind = {"Content-Type": "application/pdf"}
+        uploads = [
+            others.submit(client.post, "/documents", content=slowly(), headers=kind)
+            for _ in range(2)
+        ]
+        for _ in uploads:
+            assert begun.acquire(timeout=30)
+        while (refused := client.get("/documents")).status_code == 200:
+            time.sleep(0.1)  # the second may still be on its way
+        assert refused.status_code == 503
+        assert refused.headers["content-type"] == "application/json"
+        reason = "too many requests at the same time; try again shortly"
+        assert refused.json() == {"reason": reason}
+        assert refused.headers["retry-after"] == "2"
+        assert refused.headers["x-content-type-options"] == "nosniff"
+        let_go.set()
+        assert [upload.result(30).status_code for upload in uploads] == [202, 202]
+        assert client.post("/search", json={"query": "cat"}).json()["hits"]
+        assert 'quire_http_requests_total{method="GET",route="other",status="503"}' in (
+            client.get("/metrics").text
+        )
 
 
 def test_hostile_texts_are_texts(home: Home) -> None:
