@@ -3,6 +3,8 @@
 It wraps the whole application, so there is no route that it does not guard.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -91,6 +93,7 @@ class Guard:
         try:
             refusal = self._refused(scope)
             if refusal is not None:
+                await _discard(receive)
                 await _reply(answer, *refusal)
             elif not self._room.acquire():
                 await _reply(answer, 503, "too many requests at the same time; try again shortly")
@@ -164,10 +167,26 @@ def _counted(scope: Scope, receive: Receive) -> Callable[[], Awaitable[Message]]
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > LIMITS.body_bytes:
+            await _discard(receive)
             raise HTTPException(413, _too_large(LIMITS.body_bytes))
         return message
 
     return counted
+
+
+async def _discard(receive: Receive) -> None:
+    """Read what a client that is refused is sending, up to a point.
+
+    Were the connection closed on it earlier, it would see that instead of the answer.
+    """
+    left = LIMITS.discarded_bytes
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LIMITS.discarding_s):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body"):
+                    break
 
 
 async def _reply(send: Send, status: int, reason: str) -> None:

@@ -12,6 +12,10 @@ class Limits:
     body_bytes: int = 64 << 10
     """Of a request that is no upload: a query of 1,000 letters and 200 names take 60 kB."""
 
+    discarded_bytes: int = 1 << 20
+    discarding_s: float = 2.0
+    """Of a body that is refused; beyond either the connection is closed on whoever still sends."""
+
     upload_bytes: int = 1 << 30
     """Of one file, as ingest has it."""
 
