@@ -1,7 +1,10 @@
 """Search on a real Postgres: complete under every filter, and answers that say what they lack."""
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import LiteralString
 
 import numpy as np
 import psycopg
@@ -249,21 +252,136 @@ def test_what_is_missing_is_said(
     search.close()
 
 
-def test_a_search_that_takes_too_long_is_repeated_once_and_says_so(
-    cats: WordEncoder, db: psycopg.Connection, postgres: Postgres, postgres_url: str
+HASTY = replace(SMALL, statement_s=1.0, cheap_ef_search=41)
+"""Statements are really cancelled after a second: 57014."""
+
+
+@pytest.fixture
+def filtering(db: psycopg.Connection) -> Callable[[LiteralString], None]:
+    """Has whatever filters passages take a minute while a condition in SQL holds."""
+
+    def slow_while(condition: LiteralString) -> None:
+        db.execute(
+            sql.SQL(
+                """
+                CREATE OR REPLACE FUNCTION held_up() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+                BEGIN
+                    IF {condition} THEN PERFORM pg_sleep(60); END IF;
+                    RETURN true;
+                END $$
+                """
+            ).format(condition=sql.SQL(condition))
+        )
+
+    slow_while("false")
+    db.execute(
+        """
+        ALTER FUNCTION searched_chunks RENAME TO quickly_searched_chunks;
+        CREATE FUNCTION searched_chunks(text, text[], integer, integer, text[], text[], date, date)
+        RETURNS SETOF chunks LANGUAGE sql STABLE AS $$
+            SELECT * FROM quickly_searched_chunks($1, $2, $3, $4, $5, $6, $7, $8) WHERE held_up()
+        $$
+        """
+    )
+    return slow_while
+
+
+def test_a_search_by_meaning_that_takes_too_long_is_repeated_once_by_a_cheaper_one(
+    db: psycopg.Connection, postgres: Postgres, filtering: Callable[[LiteralString], None]
 ) -> None:
-    """Statements are really cancelled: 57014, by a table that another transaction holds."""
-    hasty = TextSearch(postgres, lambda _: cats, spec=SearchSpec(statement_s=0.2))
+    encoder = WordEncoder()
+    store.search_index.build_index(db, keep(db, library(160), encoder), BUILD)
+    hasty = TextSearch(postgres, lambda _: encoder, spec=HASTY)
+    thorough = asked(hasty, "cat river", languages=["eng"])
+    assert (thorough.channels[0].method, thorough.degraded) == ("hnsw", ())
+    filtering("current_setting('hnsw.ef_search', true) = '60'")
+    late = "searching by meaning took longer than 1 s"
+    for _ in range(2):  # what was cut short is not kept
+        answer = asked(hasty, "river cat", languages=["eng"])
+        dense, words = answer.channels
+        assert (dense.method, dense.found, dense.cut_short) == ("hnsw", 25, True)
+        assert answer.degraded == (f"{late}; a cheaper search found the nearest 25",)
+        assert (words.loss, answer.cached) == ("", False)
+        assert {part.channel for hit in answer.hits for part in hit.parts} == {"dense", "words"}
+    filtering("current_setting('hnsw.ef_search', true) IN ('60', '41')")
+    answer = asked(hasty, "river cat", languages=["eng"])
+    assert answer.degraded == (f"not searched by meaning: {late}",)
+    assert {part.channel for hit in answer.hits for part in hit.parts} == {"words"}
+    assert answer.hits
+    filtering("false")
+    assert asked(hasty, "river cat", languages=["eng"]).degraded == ()
+    assert asked(hasty, "river cat", languages=["eng"]).cached
+    hasty.close()
+
+
+def test_without_an_index_a_search_by_meaning_that_takes_too_long_is_not_repeated(
+    cats: WordEncoder, db: psycopg.Connection, postgres: Postgres
+) -> None:
+    """The table of vectors is held by another transaction, so they cannot be counted either."""
+    hasty = TextSearch(postgres, lambda _: cats, spec=HASTY)
     table = store.search.state(db, cats.spec.encoder_id).table
     lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE")
     with postgres.connect() as other, other.transaction():
         other.execute(lock.format(sql.Identifier(table)))
         answer = asked(hasty, "cat")
         assert [channel.ran for channel in answer.channels] == [False, True]
-        assert "searching by meaning took longer than 0.2 s" in answer.degraded[0]
+        assert answer.degraded == (
+            "not searched by meaning: searching by meaning took longer than 1 s",
+            "what is not read or embedded yet could not be counted in time",
+        )
         assert answer.hits[0].page == 1
         assert not asked(hasty, "cat").cached  # what was cut short is not kept
     assert asked(hasty, "cat").degraded == ()
+    hasty.close()
+
+
+def test_a_search_by_words_that_takes_too_long_leaves_out_those_with_some_of_them(
+    cats: WordEncoder, db: psycopg.Connection, postgres: Postgres
+) -> None:
+    hasty = TextSearch(postgres, lambda _: cats, spec=HASTY)
+    (known,) = db.execute("SELECT pg_get_functiondef('lexeme_query'::regproc)").fetchone() or ("",)
+    db.execute(
+        """
+        CREATE OR REPLACE FUNCTION lexeme_query(lexeme text) RETURNS tsquery LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_sleep(60);
+            RETURN NULL;
+        END $$
+        """
+    )
+    for _ in range(2):  # what was cut short is not kept
+        answer = asked(hasty, "cat river")
+        dense, words = answer.channels
+        assert answer.degraded == (
+            "searching by words took longer than 1 s; only passages with all words were ranked, up "
+            "to 100",
+        )
+        assert (dense.method, dense.found, words.found) == ("exact", 3, 1)
+        assert (len(answer.hits), answer.cached) == (3, False)
+    db.execute(known)
+    assert asked(hasty, "cat river").degraded == ()
+    assert asked(hasty, "cat river").cached
+    hasty.close()
+
+
+def test_a_search_by_words_that_takes_too_long_twice_is_left_out(
+    cats: WordEncoder, postgres: Postgres, filtering: Callable[[LiteralString], None]
+) -> None:
+    """Without a filter, passages are filtered for their words and for counting alone."""
+    hasty = TextSearch(postgres, lambda _: cats, spec=HASTY)
+    filtering("true")
+    answer = asked(hasty, "cat")
+    assert [channel.ran for channel in answer.channels] == [True, False]
+    assert answer.degraded == (
+        "not searched by words: searching by words took longer than 1 s",
+        "what is not read or embedded yet could not be counted in time",
+    )
+    assert (len(answer.hits), answer.hits[0].page) == (3, 1)
+    assert answer.reason == "only 3 passages came of the time that a search may take"
+    assert not asked(hasty, "cat").cached
+    filtering("false")
+    assert asked(hasty, "cat").degraded == ()
+    assert asked(hasty, "cat").cached
     hasty.close()
 
 
