@@ -22,6 +22,14 @@ def uses_operators(text: str) -> bool:
     return bool(re.search(r'"|(?:^|\s)-\S|\sor\s', text, re.IGNORECASE))
 
 
+def demands_words(text: str) -> bool:
+    """Whether a query says what has to be there word by word, or must not: ``"..."``, ``-word``.
+
+    A vector knows neither; what is near to one would break the demand.
+    """
+    return bool(re.search(r'"[^"]*\w[^"]*"|(?:^|\s)-\w', text))
+
+
 def _folded(text: str) -> str:
     return text.lower() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
 

@@ -290,10 +290,11 @@ def plan_reading(layer: TextLayer, spec: ReadingSpec) -> Plan:
     whole = Plan("ocr", (layer.page_box_pt,))
     if not is_usable(layer, spec):
         return whole
+    large = _large_pictures(layer, spec)
+    covered = sum(area(box) for box in large) / max(1e-9, area(layer.page_box_pt))
+    if covered >= spec.full_page and _is_sparse(layer):
+        return whole  # whether the stamp is beside the scan or on it
     pictures = unread_pictures(layer, spec)
-    covered = sum(area(box) for box in pictures) / max(1e-9, area(layer.page_box_pt))
-    if pictures and covered >= spec.full_page and _is_sparse(layer):
-        return whole
     return Plan("hybrid", pictures) if pictures else Plan("text_layer")
 
 
@@ -322,15 +323,22 @@ def unread_pictures(layer: TextLayer, spec: ReadingSpec) -> tuple[Box, ...]:
     A picture on which the file itself sets words, such as a scan with recognized text below or a
     figure with labels, has been read.
     """
-    page = area(layer.page_box_pt)
-    found: list[Box] = []
-    for box in _joined(layer.image_boxes_pt):
-        large = area(box) >= spec.picture_share * page
-        if large and min(box[2] - box[0], box[3] - box[1]) >= spec.picture_side_pt:
-            found.append(box)
     return tuple(
-        box for box in found if not any(has_center(box, word.box_pt) for word in layer.words)
+        box
+        for box in _large_pictures(layer, spec)
+        if not any(has_center(box, word.box_pt) for word in layer.words)
     )
+
+
+def _large_pictures(layer: TextLayer, spec: ReadingSpec) -> list[Box]:
+    """Pictures that are large enough to hold text, overlapping ones joined."""
+    page = area(layer.page_box_pt)
+    return [
+        box
+        for box in _joined(layer.image_boxes_pt)
+        if area(box) >= spec.picture_share * page
+        and min(box[2] - box[0], box[3] - box[1]) >= spec.picture_side_pt
+    ]
 
 
 def _is_sparse(layer: TextLayer) -> bool:

@@ -465,6 +465,7 @@ class Coverage:
         pages_failed: Pages that could not be read; the others are waiting.
         passages: Passages of those pages.
         passages_embedded: Those that the encoder in use has a vector of.
+        pages_undivided: Pages that were read, and have no passages in the set that is searched.
     """
 
     documents: int = 0
@@ -474,6 +475,7 @@ class Coverage:
     pages_failed: int = 0
     passages: int = 0
     passages_embedded: int = 0
+    pages_undivided: int = 0
 
     def losses(self, *, dense: bool) -> tuple[str, ...]:
         """What cannot be found, one sentence each; ``dense``: whether vectors were searched."""
@@ -484,6 +486,8 @@ class Coverage:
                                     "opened, and nothing of what they say can be found"),
             (self.pages_failed, f"{_count(self.pages_failed, 'page')} could not be read"),
             (waiting, f"{_count(waiting, 'page')} not read yet"),
+            (self.pages_undivided, f"{_count(self.pages_undivided, 'page')} not divided into "
+                                   "passages for this encoder yet: nothing of them can be found"),
             (missing if dense else 0, f"{_count(missing, 'passage')} not embedded yet: found by "
                                       "their words alone"),
         )  # fmt: skip

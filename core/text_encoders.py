@@ -118,6 +118,9 @@ class RemoteSpec:
 
 REMOTE = RemoteSpec()
 
+REMOTE_QUERY = RemoteSpec(read_s=4.0, total_s=6.0, attempts=1)
+"""The same while somebody waits for an answer, which words can give alone, and says so."""
+
 
 @dataclass(frozen=True)
 class TextEncoderChoice:

@@ -1,6 +1,7 @@
 """``quire read``: documents become text files, and a list of what could not be read."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,27 +138,34 @@ def _texts(
     came.notes += [inert(t.reason) for t in troubles if t.page == 0]
     if came.document.status != Status.OK and not came.notes:
         came.notes.append(inert(came.document.reason))
-    reasons = {t.page: t for t in troubles if t.asset in ("pages", "ocr_pages")}
+    of_page: defaultdict[int, list[PageTrouble]] = defaultdict(list)
+    for trouble in troubles:
+        of_page[trouble.page].append(trouble)
     found = {page.page: page for page in pages}
     for number in range(1, came.document.page_count + 1):
-        trouble = reasons.get(number)
         page = found.pop(number, None)
         if page is None:
-            failed = trouble is not None and trouble.status == Status.FAILED
-            reason = inert(trouble.reason) if failed and trouble else "it has not been read yet"
+            failed = [t for t in of_page[number] if t.status == Status.FAILED]
+            reason = _reasons(number, failed) or "it has not been read yet"
             came.failed[number] = reason
             yield f"[page {number} was not read: {reason}]\n"
         else:
-            came.read.append(_as_json(page, trouble))
-            if trouble is not None:
-                came.notes.append(f"page {number}: {inert(trouble.reason)}")
+            came.read.append(_as_json(page, of_page[number]))
+            if of_page[number]:
+                came.notes.append(f"page {number}: {_reasons(number, of_page[number])}")
             lines = (inert(line) for line in page.text.split("\n"))
             yield "\n".join(lines).rstrip("\n") + "\n"
         if number < came.document.page_count:
             yield BETWEEN_PAGES
 
 
-def _as_json(page: ReadPage, trouble: PageTrouble | None) -> dict[str, Any]:
+def _reasons(page: int, troubles: Sequence[PageTrouble]) -> str:
+    """What they say of a page, each sentence once and without the page's number."""
+    said = (inert(trouble.reason).removeprefix(f"page {page}: ") for trouble in troubles)
+    return "; ".join(dict.fromkeys(filter(None, said)))
+
+
+def _as_json(page: ReadPage, troubles: Sequence[PageTrouble]) -> dict[str, Any]:
     return {
         "page": page.page,
         "kind": page.kind,
@@ -166,8 +174,8 @@ def _as_json(page: ReadPage, trouble: PageTrouble | None) -> dict[str, Any]:
         "confidence": page.confidence,
         "letters": len(page.text),
         "low_confidence": page.regions,
-        "status": trouble.status if trouble else Status.OK.value,
-        "reason": inert(trouble.reason) if trouble else "",
+        "status": (Status.DEGRADED if troubles else Status.OK).value,
+        "reason": _reasons(page.page, troubles),
     }
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from core.search import Answer, Hit, Query, SearchUnavailableError
 from core.text import inert
+from core.text_encoders import REMOTE_QUERY
 from orchestration.settings import Settings, use_few_arenas
 from orchestration.terminal import say
 from resources.database import Database
@@ -27,7 +28,7 @@ def open_search(settings: Settings) -> TextSearch:
         settings.text_encoder,
         StoredFiles(settings.store_url),
         cores=settings.threads,
-        remote=RemoteAccess(settings.remote_hosts, settings.text_api_key),
+        remote=RemoteAccess(settings.remote_hosts, settings.text_api_key, REMOTE_QUERY),
     )
     return TextSearch(_database(settings), encoders)
 

@@ -18,7 +18,7 @@ from psycopg.errors import QueryCanceled
 import store.chunk_embeddings
 import store.search
 from core.encoders import EncoderError, Vectors
-from core.passages import highlight, snippet_of, terms_of, uses_operators
+from core.passages import demands_words, highlight, snippet_of, terms_of, uses_operators
 from core.search import (
     NO_FILTERS,
     Answer,
@@ -187,8 +187,9 @@ class Encoders:
                 raise EncoderError(self._reason)
             try:
                 self._encoder = self._open(switched)
-            except (EncoderError, MemoryError) as error:
-                self._reason, self._tried = str(error), time.monotonic()
+            except Exception as error:  # the store may be out of reach, too
+                self._reason = str(error) or type(error).__name__
+                self._tried = time.monotonic()
                 raise EncoderError(self._reason) from error
             return self._encoder
 
@@ -350,8 +351,10 @@ class TextSearch:
                 encoder = self._encoders.get(db)
                 encoder.encode(["health"], "query")
                 name = encoder.spec.encoder_id
-            except EncoderError as error:
-                health = Health(encoder=str(error))
+            except psycopg.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - as for the database
+                health = Health(encoder=str(error) or type(error).__name__)
             state = store.search.state(db, name)
             return replace(
                 health,
@@ -403,7 +406,9 @@ class TextSearch:
             reason = reason_for_fewer(query, 0, scope, dense_ran=True)
             channels = tuple(Channel(name) for name in ChannelName)
             return Answer(query, (), reason, channels, (), state.version)
-        vector = self._vector(db, state, query, encoder, loss)
+        vector = _Vector(None)
+        if not demands_words(query.text):
+            vector = self._vector(db, state, query, encoder, loss)
         dense, dense_channel = self._dense(db, state, vector, filters, efforts.dense)
         words, words_channel = self._words(db, state, query, filters, efforts.words)
         channels = (dense_channel, words_channel)
@@ -438,8 +443,10 @@ class TextSearch:
         try:
             self._encoders.agree(db, encoder)
             encoded = encoder.encode([query.text], "query")
-        except EncoderError as error:
-            return _Vector(None, f"the query was not encoded: {error}")
+        except psycopg.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - words are searched whatever is wrong with it
+            return _Vector(None, f"the query was not encoded: {error or type(error).__name__}")
         cut = encoded.cut[0]
         note = f"the encoder did not see the last {cut} tokens of the query" if cut else ""
         return _Vector(encoded.vectors, note=note)
@@ -450,8 +457,9 @@ class TextSearch:
         """The nearest passages, by the way that is complete or else fast enough."""
         name, spec = ChannelName.DENSE, self.spec
         late = f"searching by meaning took longer than {spec.statement_s:g} s" if effort else ""
-        if vector.vectors is None:
-            return [], Channel(name, loss=f"not searched by meaning: {vector.loss}")
+        if vector.vectors is None:  # or the query says of its words what no vector knows
+            loss = f"not searched by meaning: {vector.loss}" if vector.loss else ""
+            return [], Channel(name, loss=loss)
         if effort > 1 or (effort and not state.indexed):
             return [], Channel(name, loss=f"not searched by meaning: {late}", cut_short=True)
         near = _Near(db, state, vector.vectors, filters)

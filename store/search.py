@@ -171,6 +171,13 @@ def coverage(db: Connection, chunk_set: str, filters: Filters) -> Coverage:
                       AND NOT EXISTS (SELECT FROM ocr_pages AS o
                                       WHERE o.document_id = failed.document_id
                                         AND o.page = f.page))::int AS pages_failed,
+                   (SELECT count(*) FROM ocr_pages AS o JOIN scope USING (document_id)
+                    WHERE o.page >= coalesce(%(first_page)s, o.page)
+                      AND o.page <= coalesce(%(last_page)s, o.page)
+                      AND o.text <> ''
+                      AND NOT EXISTS (SELECT FROM chunks AS c
+                                      WHERE c.document_id = o.document_id AND c.page = o.page
+                                        AND c.chunk_set = %(chunk_set)s))::int AS pages_undivided,
                    (SELECT count(*) FROM searched_chunks(
                         %(chunk_set)s, %(documents)s, %(first_page)s, %(last_page)s, %(languages)s,
                         %(kinds)s, %(since)s, %(until)s))::int AS passages,

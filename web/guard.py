@@ -11,6 +11,7 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -127,6 +128,8 @@ class Guard:
         elif not is_loopback(_host(headers.get("host", ""))):
             # A page of a browser here could reach this address under a name of its own.
             return 421, "without a key the service answers to localhost alone"
+        elif _is_of_another_page(headers):
+            return 403, "without a key the service answers no page of another address"
         length = headers.get("content-length", "0")
         most = LIMITS.upload_bytes if _is_upload(scope) else LIMITS.body_bytes
         if not length.isdecimal():
@@ -146,6 +149,13 @@ def _host(header: str) -> str:
     if header.startswith("["):
         return header.partition("]")[0] + "]"
     return header.partition(":")[0]
+
+
+def _is_of_another_page(headers: Headers) -> bool:
+    """Whether a browser sends this for a page from elsewhere, which may send files unasked."""
+    origin = headers.get("origin", "")
+    elsewhere = bool(origin) and urlsplit(origin).netloc != headers.get("host", "")
+    return elsewhere or headers.get("sec-fetch-site", "") == "cross-site"
 
 
 def _is_upload(scope: Scope) -> bool:

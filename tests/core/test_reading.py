@@ -73,6 +73,7 @@ def shifted(text: str) -> str:
         (layer(images=SCAN, unseen=True), "text_layer"),
         (layer("~| ;: _.- nobody '' =+= .,. <>", images=SCAN, unseen=True), "ocr"),
         (layer("Received 12 May", images=((0.0, 100.0, 612.0, 792.0),)), "ocr"),
+        (layer("Received 12 May", images=SCAN), "ocr"),
         (layer(images=((72.0, 300.0, 400.0, 600.0),)), "hybrid"),
         (layer(images=((72.0, 300.0, 100.0, 330.0),)), "text_layer"),  # a logo
         (layer(images=((72.0, 60.0, 540.0, 400.0),)), "text_layer"),  # a figure with its labels

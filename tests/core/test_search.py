@@ -200,6 +200,10 @@ def test_what_is_missing_is_counted_in_words() -> None:
         "2 passages not embedded yet: found by their words alone",
     )
     assert Coverage(3, 0, 10, 10, 0, 40, 0).losses(dense=False) == ()
+    undivided = Coverage(3, 0, 10, 10, 0, 3, 3, pages_undivided=9)
+    assert undivided.losses(dense=True) == (
+        "9 pages not divided into passages for this encoder yet: nothing of them can be found",
+    )
 
 
 def test_an_index_comes_with_many_rows_and_goes_with_few() -> None:

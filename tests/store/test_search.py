@@ -1,7 +1,7 @@
 """Search on a real Postgres: complete under every filter, and answers that say what they lack."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import LiteralString
@@ -17,6 +17,7 @@ import store.search
 import store.search_index
 from benchmarks.faults.injections import FAMILIES, of_family
 from core.encoders import EncoderError
+from core.passages import demands_words
 from core.search import (
     Answer,
     Filters,
@@ -26,6 +27,7 @@ from core.search import (
     parse_query,
 )
 from core.text import legible
+from core.text_encoders import Encoded, Kind
 from resources.postgres import Postgres
 from resources.text_search import TextSearch
 from store.search_index import IndexBuild
@@ -252,6 +254,54 @@ def test_what_is_missing_is_said(
     search.close()
 
 
+def test_pages_without_passages_for_the_encoder_in_use_are_said_to_be_missing(
+    cats: WordEncoder, db: psycopg.Connection, postgres: Postgres
+) -> None:
+    search = TextSearch(postgres, lambda _: cats)
+    assert asked(search, "cat").degraded == ()
+    db.execute("DELETE FROM chunks WHERE document_id IN (SELECT document_id FROM documents"
+               " WHERE name = 'b.pdf')")  # fmt: skip
+    later = asked(search, "cat")
+    assert later.degraded == (
+        "1 page not divided into passages for this encoder yet: nothing of them can be found",
+    )
+    assert asked(search, "cat", documents=["a.pdf"]).degraded == ()
+    search.close()
+
+
+def test_what_a_query_says_of_its_words_holds_for_every_hit(
+    cats: WordEncoder, postgres: Postgres
+) -> None:
+    search = TextSearch(postgres, lambda _: cats)
+    without = asked(search, "the -cat", top_k=3)
+    assert all("cat" not in hit.snippet.text for hit in without.hits)
+    phrase = asked(search, '"water works"', top_k=3)
+    assert [(hit.document, hit.page) for hit in phrase.hits] == [("a.pdf", 2)]
+    assert phrase.reason == "only 1 passage has these words, and meaning was not searched"
+    assert phrase.degraded == ()
+    search.close()
+
+
+def test_trouble_of_any_kind_with_the_encoder_leaves_the_words(
+    cats: WordEncoder, postgres: Postgres
+) -> None:
+    class Broken(WordEncoder):
+        def encode(self, texts: Sequence[str], kind: Kind) -> Encoded:
+            raise MemoryError("no room for a matrix")
+
+    def unreachable(switched: str) -> WordEncoder:
+        raise PermissionError("the store may not be read")
+
+    for opened, why in ((lambda _: Broken(), "no room"), (unreachable, "may not be read")):
+        search = TextSearch(postgres, opened)
+        answer = asked(search, "cat", top_k=1)
+        assert [hit.document for hit in answer.hits] == ["a.pdf"]
+        assert why in answer.degraded[0]
+        health = search.health()
+        assert (health.database, why in health.encoder) == ("", True)
+        search.close()
+
+
 HASTY = replace(SMALL, statement_s=1.0, cheap_ef_search=41)
 """Statements are really cancelled after a second: 57014."""
 
@@ -396,7 +446,8 @@ def test_hostile_words_are_words(cats: WordEncoder, postgres: Postgres, text: st
     assert search.search(Query(text, 10, filters)).hits == ()
     for one in (Filters(languages=(text,)), Filters(kinds=(text,))):
         assert search.search(Query("cat", 10, one)).hits == ()
-    assert len(search.search(Query(text, 10)).hits) == everything
+    found = 0 if demands_words(text) else everything
+    assert len(search.search(Query(text, 10)).hits) == found
     search.close()
 
 

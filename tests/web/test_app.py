@@ -242,6 +242,15 @@ def test_a_request_that_is_too_large_or_senseless_is_refused(home: Home) -> None
     assert rebound.status_code == 421
 
 
+def test_without_a_key_pages_of_other_addresses_get_nothing(home: Home) -> None:
+    for headers in ({"Origin": "https://attacker.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        refused = home.client.post("/documents?name=x.pdf", content=b"%PDF-1.7", headers=headers)
+        assert refused.status_code == 403
+        assert home.client.get("/documents", headers=headers).status_code == 403
+    own = str(home.client.base_url).rstrip("/")
+    assert home.client.get("/documents", headers={"Origin": own}).status_code == 200
+
+
 def test_one_request_too_many_is_refused_as_every_other_error_is(
     db: psycopg.Connection, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
