@@ -71,7 +71,7 @@ def chunks(
         context,
         postgres,
         memory,
-        spec=spec_id("chunks", 1, *(one.spec for one in sets)),
+        spec=chunks_spec(text_encoder),
         recompute=config.recompute,
         pending=store.ocr_pages.pending_read,
         compute=each(divide),
@@ -84,13 +84,27 @@ def chunks(
     )
 
 
+def chunks_spec(text_encoder: TextEncoderResource) -> str:
+    """Spec id of the passages for every encoder that is configured.
+
+    Raises:
+        EncoderError: One of them is not to be had.
+    """
+    names = {one.describe().chunk_set for one in text_encoder.each()}
+    return spec_id("chunks", 1, *(_set_spec(name) for name in sorted(names)))
+
+
+def _set_spec(name: str) -> str:
+    return spec_id("chunk_set", 1, CHUNKS, name)
+
+
 def _chunk_sets(text_encoder: TextEncoderResource) -> list[ChunkSet]:
     """One for each way of counting among the encoders that are configured."""
     found: dict[str, ChunkSet] = {}
     for encoder in text_encoder.each():
         tokens = encoder.tokens()
         name = tokens.spec.chunk_set
-        found.setdefault(name, ChunkSet(name, spec_id("chunk_set", 1, CHUNKS, name), tokens))
+        found.setdefault(name, ChunkSet(name, _set_spec(name), tokens))
     return [found[name] for name in sorted(found)]
 
 
@@ -100,6 +114,7 @@ def _chunks(page: OcrPage, one: ChunkSet) -> list[Chunk]:
         page.text,
         lambda text: one.tokens.count(text, "passage") - around,
         one.tokens.spec.max_tokens - around,
+        CHUNKS,
     )
     return [
         Chunk(

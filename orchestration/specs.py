@@ -1,6 +1,7 @@
 """Which spec each asset is to have, under the settings in force."""
 
 from assets.candidate_pairs import candidates_spec
+from assets.chunks import chunks_spec
 from assets.documents import SPEC as DOCUMENTS
 from assets.duplicate_reports import reports_spec
 from assets.search_index import SPEC as SEARCH_INDEX
@@ -39,11 +40,13 @@ def text_specs_in_force(
         ValueError: A setting of reading is out of range.
     """
     try:
+        passages = chunks_spec(text_encoder)
         embeddings = chunk_embeddings_spec(serving_text_encoder(db, text_encoder).describe())
     except EncoderError:
-        embeddings = ""  # it is to be converted first, or is not to be had: the run says so
+        passages = embeddings = ""  # one is to be converted, or not to be had: the run says so
     return {
         "ocr_pages": reading.spec.reading_id,
+        "chunks": passages,
         "chunk_embeddings": embeddings,
         "search_index": SEARCH_INDEX,
     }

@@ -1,6 +1,7 @@
 """Read pages to passages and vectors, with the default encoder, on a fresh database and store."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from psycopg.sql import SQL, Identifier
 
 import store.chunk_embeddings
 import store.chunks
+import store.page_batches
 from assets.chunk_embeddings import chunk_embeddings
 from assets.chunks import chunks
 from assets.text_channel import chunk_embeddings_spec
 from assets.text_encoders import text_encoders
-from core.chunks import readable
+from core.chunks import CHUNKS, readable
 from core.text_encoders import parse_text_encoder
+from orchestration.specs import text_specs_in_force
+from resources.settings import Reading
 from resources.text_encoder import text_folder
 from tests.assets.conftest import TEXT, Room, metadata
 from tests.passages import WordEncoder
@@ -116,6 +120,33 @@ def test_what_is_gone_is_made_again_and_what_is_read_anew_is_embedded_anew(
     assert ids(db) == []
     left = db.execute("SELECT asset FROM work WHERE asset <> 'text_encoders'").fetchall()
     assert left == []
+
+
+def test_passages_of_another_length_are_made_and_embedded_by_night_too(
+    room: Room, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read(db, FILLER * 3, "The rent.")
+    room.run()
+    (key,) = store.page_batches.keys(db)
+
+    def unfinished() -> list[str]:
+        specs = text_specs_in_force(db, Reading(), room.text_encoder)
+        made = {asset: specs[asset] for asset in ("chunks", "chunk_embeddings")}
+        return store.page_batches.unfinished(db, made)
+
+    assert unfinished() == []
+    before = ids(db)
+    monkeypatch.setattr("assets.chunks.CHUNKS", replace(CHUNKS, tokens=12))
+    assert unfinished() == [key]
+    assert numbers(room.run(chunks), "chunks")["items"] == 2
+    assert not set(before) <= set(ids(db))
+    assert before[-1] in ids(db)  # what is short enough stays
+    assert unfinished() == [key]  # the run ended before the vectors were made
+    assert numbers(room.run(), "chunk_embeddings")["items"] == 1
+    assert unfinished() == []
+    assert store.chunk_embeddings.missing(db, room.text_encoder.describe().encoder_id) == 0
+    db.execute("DELETE FROM chunks WHERE page = 2")
+    assert unfinished() == [key]
 
 
 def test_what_the_encoder_does_not_see_or_know_is_told(room: Room, db: psycopg.Connection) -> None:
