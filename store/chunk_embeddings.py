@@ -112,29 +112,29 @@ class SeenByTwo:
     second: NDArray[np.float32]
 
 
-def seen_by_two(db: Connection, first: str, second: str, count: int) -> list[SeenByTwo]:
+def seen_by_two(db: Connection, table: str, other_table: str, count: int) -> list[SeenByTwo]:
     """Some passages with the vectors of two tables, the same ones until others are stored.
 
     Where both encoders read the same chunks it is the same passage; else they divide the page
-    otherwise. Passages of pages of which the second has nothing are left out.
+    otherwise. Passages of pages of which the other table has nothing are left out.
     """
     rows = db.execute(
         SQL(
             """
             WITH sampled AS MATERIALIZED (
                 SELECT chunk_id, document_id, page, start_char, end_char, embedding
-                FROM {first} JOIN chunks USING (chunk_id)
+                FROM {table} JOIN chunks USING (chunk_id)
                 ORDER BY md5(chunk_id), chunk_id LIMIT %(count)s
             )
             SELECT s.chunk_id, page_unit(s.document_id, s.page), s.embedding, most.embedding
             FROM sampled AS s CROSS JOIN LATERAL (
-                SELECT e.embedding FROM chunks AS c JOIN {second} AS e USING (chunk_id)
+                SELECT e.embedding FROM chunks AS c JOIN {other_table} AS e USING (chunk_id)
                 WHERE c.document_id = s.document_id AND c.page = s.page
                 ORDER BY least(c.end_char, s.end_char) - greatest(c.start_char, s.start_char) DESC,
                          c.ordinal
                 LIMIT 1) AS most
             """
-        ).format(first=Identifier(first), second=Identifier(second)),
+        ).format(table=Identifier(table), other_table=Identifier(other_table)),
         {"count": count},
     ).fetchall()
     return [
