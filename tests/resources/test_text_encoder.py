@@ -202,8 +202,8 @@ def test_a_bert_is_written_as_torch_computes_it(tmp_path: Path) -> None:
     found = np.asarray(session.run(["features"], {"ids": ids, "mask": mask})[0])
     tower = TextTower(checkpoint, cores=1)
     # Words are kept in half precision.
-    np.testing.assert_allclose(found[0], tower.run(ids[:1])[0], atol=1e-4)
-    np.testing.assert_allclose(found[1], tower.run(ids[1:, :5])[0], atol=1e-4)
+    np.testing.assert_allclose(found[0], tower.run(ids[:1])[0], atol=1e-3)
+    np.testing.assert_allclose(found[1], tower.run(ids[1:, :5])[0], atol=1e-3)
 
 
 def test_another_architecture_becomes_what_torch_computes(
