@@ -294,7 +294,7 @@ def plan_reading(layer: TextLayer, spec: ReadingSpec) -> Plan:
     covered = sum(area(box) for box in large) / max(1e-9, area(layer.page_box_pt))
     if covered >= spec.full_page and _is_sparse(layer):
         return whole  # whether the stamp is beside the scan or on it
-    pictures = unread_pictures(layer, spec)
+    pictures = unread_pictures(layer, large)
     return Plan("hybrid", pictures) if pictures else Plan("text_layer")
 
 
@@ -317,16 +317,14 @@ def is_usable(layer: TextLayer, spec: ReadingSpec) -> bool:
     return True
 
 
-def unread_pictures(layer: TextLayer, spec: ReadingSpec) -> tuple[Box, ...]:
-    """Pictures that are large enough to hold text and have none over them, overlapping ones joined.
+def unread_pictures(layer: TextLayer, pictures: Iterable[Box]) -> tuple[Box, ...]:
+    """Those of the pictures that have no text over them.
 
     A picture on which the file itself sets words, such as a scan with recognized text below or a
     figure with labels, has been read.
     """
     return tuple(
-        box
-        for box in _large_pictures(layer, spec)
-        if not any(has_center(box, word.box_pt) for word in layer.words)
+        box for box in pictures if not any(has_center(box, word.box_pt) for word in layer.words)
     )
 
 

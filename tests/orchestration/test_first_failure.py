@@ -25,3 +25,9 @@ def test_a_run_that_fails_between_its_steps_says_why() -> None:
 def test_a_run_that_fails_without_a_reason_names_the_log() -> None:
     said = first_failure(cast("dg.JobExecutionResult", failed_run(None)))
     assert "log is in the Dagster UI" in said
+
+
+def test_an_op_that_was_killed_is_said_in_words() -> None:
+    killed = SerializableErrorInfo("", [], "ChildProcessCrashException")
+    said = first_failure(cast("dg.JobExecutionResult", failed_run(killed)))
+    assert said.startswith("its process was ended before it was done")
