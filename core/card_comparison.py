@@ -1,0 +1,406 @@
+"""Whether an aligned card agrees with a template, and with which of several look-alikes it agrees.
+
+A photograph differs from the template everywhere: it is blurred, shaded, tinted and noisy. All of
+that is either the same in every part of the card or changes slowly across it, so it can be measured
+on the card itself: the template is blurred and lit as the photograph is, and what is still
+different is held against what other parts of the same card with as much detail leave. A printed
+number that is another number stands out, and it does so on a sharp scan and on a poor one by
+whatever the scan allows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.card_verification import FRAME_PX, Colour, Plane
+from core.opencv import cv2
+
+Mask = NDArray[np.bool_]
+"""Shape (420, 300)."""
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ComparisonSpec:
+    """How pixels are compared.
+
+    Attributes:
+        kernel_px: Side of the kernel that blurs a template as the photograph is, 9: the motion of
+            a hand-held phone at this size.
+        kernel_points: Places with detail from which the kernel is computed.
+        light_px: Width of the neighbourhood within which light does not change, 36 px: a streak of
+            glare is about as wide, a set symbol is half of it.
+        edge_px: The outermost pixels show the table as often as the card.
+        bright: Above this level in all channels a photograph has no detail left.
+        window_px: Width and height of the windows in which agreement is judged: two letters.
+        step_px: From one window to the next.
+        differ: Templates differ where their colours are this many levels apart, after blurring.
+        strip_height: Share of the card's height, at its lower edge, where cards carry their set
+            symbol and number.
+        texture: Standard deviation in grey levels from which a window shows something.
+        tail: Degrees of freedom of the distribution of differences: single places may be far off
+            (reflections, dust) without deciding anything.
+        grain_px: Area within which differences are not independent of each other.
+    """
+
+    kernel_px: int = 9
+    kernel_points: int = 5000
+    light_px: float = 36.0
+    edge_px: int = 6
+    bright: float = 250.0
+    window_px: tuple[int, int] = (17, 15)
+    step_px: int = 5
+    differ: float = 10.0
+    strip_height: float = 0.12
+    texture: float = 3.0
+    tail: float = 4.0
+    grain_px: float = 12.0
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A card in the frame of the template that it was aligned with.
+
+    Attributes:
+        colour: Its pixels.
+        seen: Where it has any, and they are not burnt out.
+    """
+
+    colour: Colour
+    seen: Mask
+
+
+def same_artwork(first: Plane, second: Plane, side_px: int = 9) -> float:
+    """Share of what two templates show that is the same in both, 0 to 1.
+
+    Rows of type agree with rows of type, whatever the words; a frame that is darker than the
+    picture in one and lighter in the other counts as the same.
+
+    Args:
+        first: Grey with local contrast divided out, reduced.
+        second: Another of the same shape.
+        side_px: Side of the windows in which the two are correlated.
+    """
+    window = (side_px, side_px)
+
+    def mean(values: Plane) -> Plane:
+        return np.asarray(cv2.boxFilter(values, -1, window))
+
+    a, b = (cv2.GaussianBlur(plane, (0, 0), 0.8) for plane in (first, second))
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a = np.maximum(mean(a * a) - mean_a**2, 0)
+    variance_b = np.maximum(mean(b * b) - mean_b**2, 0)
+    covariance = mean(a * b) - mean_a * mean_b
+    shows = np.sqrt(np.maximum(variance_a, variance_b))
+    shows = np.minimum(shows, np.median(shows))
+    agrees = covariance**2 > 0.5 * np.maximum(variance_a * variance_b, 1e-6)
+    return float((shows * agrees).sum() / max(float(shows.sum()), 1e-6))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Agreement of a card with one template in overlapping windows, each of shape (n,).
+
+    Attributes:
+        places: Centre of each, x and y, shape (n, 2), in the frame.
+        agree: Correlation over the pixels and colours of the window, -1 to 1.
+        excess: Natural logarithm of how much more is different than windows with as much detail
+            leave on this card; 0 is typical.
+        detail: Standard deviation of the template in the window, as it would be seen.
+    """
+
+    places: NDArray[np.float64]
+    agree: Vector
+    excess: Vector
+    detail: Vector
+
+
+def seen_pixels(card: Colour, inside: Mask, spec: ComparisonSpec) -> Mask:
+    """Where a card shows anything: inside its outline, and not burnt out."""
+    edge = spec.edge_px
+    kept = np.zeros_like(inside)
+    kept[edge:-edge, edge:-edge] = inside[edge:-edge, edge:-edge]
+    burnt = (card.min(axis=2) >= spec.bright).astype(np.uint8)
+    burnt = cv2.dilate(burnt, np.ones((3, 3), np.uint8)) > 0
+    return kept & ~burnt
+
+
+def same_tone(template: Colour, reference: Colour) -> Colour:
+    """A template with the brightness, contrast and tint of another of the same artwork.
+
+    One straight line per channel for the whole card: scans of one card differ by that, and a frame
+    of another colour must stay one.
+    """
+    step = 4
+    result = np.empty_like(template)
+    for channel in range(3):
+        x = template[::step, ::step, channel].reshape(-1).astype(np.float64)
+        y = reference[::step, ::step, channel].reshape(-1).astype(np.float64)
+        slope, offset, kept = 1.0, 0.0, np.ones(len(x), bool)
+        for _ in range(5):
+            deviation = max(float(x[kept].std()), 1.0)
+            covariance = float(np.mean((x[kept] - x[kept].mean()) * (y[kept] - y[kept].mean())))
+            slope = float(np.clip(covariance / deviation**2, 0.6, 1.7))
+            offset = float(y[kept].mean() - slope * x[kept].mean())
+            off = np.abs(slope * x + offset - y)
+            kept = off <= max(6.0, float(np.quantile(off, 0.5)))
+        result[..., channel] = slope * template[..., channel] + offset
+    return result
+
+
+def differing(templates: Sequence[Colour], spec: ComparisonSpec) -> Mask:
+    """Where any of some templates, in one frame and tone, differs from the first."""
+    apart = np.zeros(templates[0].shape[:2], np.float32)
+    for other in templates[1:]:
+        gap = cv2.GaussianBlur(np.abs(other - templates[0]).max(axis=2), (0, 0), 1.5)
+        apart = np.maximum(apart, gap)
+    return apart > spec.differ
+
+
+def blurred_like(template: Colour, card: Colour, where: Mask, spec: ComparisonSpec) -> Colour:
+    """A template as blurred, or as sharp, as a photograph of the same card.
+
+    The kernel is the one that leaves least between the two: it holds the lens, the motion of the
+    hand, the JPEG of either side, and what is left of a shift.
+
+    Args:
+        template: What the card should look like.
+        card: What it looks like, in the same frame.
+        where: Pixels that may be expected to agree.
+        spec: Size of the kernel.
+    """
+    known, seen = (_detail(_grey(picture)) for picture in (template, card))
+    half = spec.kernel_px // 2
+    strength = cv2.GaussianBlur(known * known, (0, 0), 2.0)
+    strength[~where] = 0
+    strength[:half], strength[-half:] = 0, 0
+    strength[:, :half], strength[:, -half:] = 0, 0
+    count = min(spec.kernel_points, int((strength > 0).sum()))
+    if count < spec.kernel_px**2:
+        return template
+    order = (
+        np.argpartition(strength.reshape(-1), -3 * count)[-3 * count :]
+        if (3 * count < strength.size)
+        else np.flatnonzero(strength.reshape(-1) > 0)
+    )
+    chosen = np.sort(order[strength.reshape(-1)[order] > 0])[::3]
+    y, x = np.divmod(chosen, FRAME_PX[0])
+    windows = np.lib.stride_tricks.sliding_window_view(known, (spec.kernel_px, spec.kernel_px))
+    patches = windows[y - half, x - half].reshape(len(chosen), -1)
+    goal = seen[y, x]
+    kernel = _solve(patches, goal)
+    off = np.abs(patches @ kernel - goal)
+    kept = off <= np.quantile(off, 0.85)
+    kernel = _solve(patches[kept], goal[kept])
+    total = float(kernel.sum())
+    if total < 0.2:
+        return template
+    square = (kernel / total).reshape(spec.kernel_px, spec.kernel_px).astype(np.float32)
+    return np.asarray(cv2.filter2D(template, -1, square, borderType=cv2.BORDER_REPLICATE))
+
+
+def _solve(patches: Plane, goal: Plane) -> Plane:
+    gram = patches.T @ patches
+    gram[np.diag_indices_from(gram)] += 2e-3 * float(np.trace(gram)) / len(gram)
+    return np.linalg.solve(gram, patches.T @ goal).astype(np.float32)
+
+
+def _grey(colour: Colour) -> Plane:
+    return np.asarray(cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY))
+
+
+def _detail(grey: Plane) -> Plane:
+    return grey - cv2.GaussianBlur(grey, (0, 0), 8.0)
+
+
+@dataclass(frozen=True)
+class Light:
+    """How a photograph is lit: its pixels are about ``gain * template + offset``, per channel."""
+
+    gain: Colour
+    offset: Colour
+
+    def on(self, template: Colour) -> Colour:
+        """A template in this light."""
+        return self.gain * template + self.offset
+
+
+def light_of(card: Colour, template: Colour, where: Mask, spec: ComparisonSpec) -> Light:
+    """The light of a photograph, as far as it changes slowly across the card.
+
+    Args:
+        card: The photograph.
+        template: What it shows, as blurred as it is.
+        where: Pixels where the two are expected to show the same; what differs most of them is
+            left out in a second pass.
+        spec: How slowly light changes.
+    """
+    weight = where.astype(np.float32)
+    light = _light(card, template, weight, spec)
+    off = np.abs(card - light.on(template)).max(axis=2)
+    limit = max(8.0, 2.5 * float(np.median(off[where]))) if where.any() else 8.0
+    return _light(card, template, weight * (off < limit), spec)
+
+
+def _light(card: Colour, template: Colour, weight: Plane, spec: ComparisonSpec) -> Light:
+    step = 6
+    size = (FRAME_PX[0] // step, FRAME_PX[1] // step)
+    sigma = spec.light_px / step
+
+    def spread(values: Colour) -> Colour:
+        small = cv2.resize(values * weight[..., None], size, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.GaussianBlur(small, (0, 0), sigma))
+
+    count = cv2.GaussianBlur(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), (0, 0), sigma)[
+        ..., None
+    ]
+    total = max(float(count.mean()), 1e-6)
+    sums = [spread(values) for values in (card, template, card * template, template * template)]
+    means = [values.mean(axis=(0, 1)) / total for values in sums]
+    spare = 0.02  # where nothing is seen, the light of the whole card counts
+    seen, known, both, square = (
+        (values + spare * mean * total) / (count + spare * total)
+        for values, mean in zip(sums, means, strict=True)
+    )
+    overall = (means[2] - means[0] * means[1]) / np.maximum(means[3] - means[1] ** 2, 1.0)
+    overall = np.clip(overall, 0.2, 3.0)
+    hold = np.float32(150.0)  # variance, in squared levels, below which a place takes that gain
+    covariance, variance = both - seen * known, np.maximum(square - known * known, 0)
+    gain = (covariance + hold * overall) / (variance + hold)
+    gain = np.clip(gain, 0.3 * overall, 2.0 * overall).astype(np.float32)
+    offset = (seen - gain * known).astype(np.float32)
+    whole = (
+        cv2.resize(field, FRAME_PX, interpolation=cv2.INTER_LINEAR) for field in (gain, offset)
+    )
+    return Light(*(np.asarray(field) for field in whole))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """How much a photograph differs from the right template where there is so much detail.
+
+    Attributes:
+        edges: Upper limits of detail, rising, shape (n,).
+        levels: Mean squared difference there, shape (n,).
+        spread: Standard deviation of its logarithm between windows.
+    """
+
+    edges: Vector
+    levels: Vector
+    spread: float
+
+    def at(self, detail: Plane) -> Plane:
+        """Mean squared difference to expect."""
+        values = np.interp(np.log(detail + 1.0), self.edges, np.log(self.levels))
+        return np.exp(values).astype(np.float32)
+
+
+def compare(
+    aligned: Aligned, shown: Colour, trusted: Mask, spec: ComparisonSpec
+) -> tuple[Windows, Expected]:
+    """Agreement of a card with one template in windows all over the card.
+
+    Args:
+        aligned: The card, in the template's frame.
+        shown: The template as it would be seen: blurred and lit as the photograph.
+        trusted: Where the photograph ought to look like the template if it is that artwork at all;
+            what is typical is learned there.
+        spec: Size of the windows.
+    """
+    difference = aligned.colour - shown
+    seen = aligned.seen.astype(np.float32)
+    squared = (difference * difference).mean(axis=2)
+    window = spec.window_px
+    count = np.maximum(cv2.boxFilter(seen, -1, window, normalize=False), 1.0)
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        masked = values * (seen if values.ndim == 2 else seen[..., None])
+        total = cv2.boxFilter(masked, -1, window, normalize=False)
+        return np.asarray(total / (count if values.ndim == 2 else count[..., None]))
+
+    detail = mean(_gradient(shown))
+    error = mean(squared)
+    mean_a, mean_b = mean(aligned.colour), mean(shown)
+    variance_a = np.maximum(mean(aligned.colour**2) - mean_a**2, 0).sum(axis=2)
+    variance_b = np.maximum(mean(shown**2) - mean_b**2, 0).sum(axis=2)
+    covariance = (mean(aligned.colour * shown) - mean_a * mean_b).sum(axis=2)
+    agree = covariance / np.sqrt(np.maximum(variance_a * variance_b, 1.0))
+
+    rows = slice(spec.step_px, FRAME_PX[1] - spec.step_px, spec.step_px)
+    columns = slice(spec.step_px, FRAME_PX[0] - spec.step_px, spec.step_px)
+    covered = count[rows, columns] > 0.6 * window[0] * window[1]
+    usual = covered & trusted[rows, columns]
+    expected = _expected(error[rows, columns], detail[rows, columns], usual)
+    excess = np.log(error + 0.3) - np.log(expected.at(detail) + 0.3)
+    y, x = np.mgrid[rows, columns]
+    return (
+        Windows(
+            places=np.column_stack([x[covered], y[covered]]).astype(np.float64),
+            agree=np.clip(agree[rows, columns][covered], -1, 1).astype(np.float64),
+            excess=excess[rows, columns][covered].astype(np.float64),
+            detail=np.sqrt(variance_b[rows, columns][covered] / 3.0).astype(np.float64),
+        ),
+        expected,
+    )
+
+
+def _gradient(shown: Colour) -> Plane:
+    across = cv2.Sobel(shown, cv2.CV_32F, 1, 0, scale=0.125)
+    down = cv2.Sobel(shown, cv2.CV_32F, 0, 1, scale=0.125)
+    return np.asarray((across * across + down * down).mean(axis=2))
+
+
+def _expected(error: Plane, detail: Plane, usual: Mask) -> Expected:
+    """Median difference among windows of like detail, never falling with detail."""
+    values = np.log(detail[usual].astype(np.float64) + 1.0)
+    errors = error[usual].astype(np.float64) + 0.3
+    if len(values) < 60:
+        return Expected(np.array([0.0]), np.array([max(float(error.mean()), 1.0)]), 1.0)
+    order = np.argsort(values)
+    groups = np.array_split(order, 10)
+    edges = np.array([np.median(values[group]) for group in groups])
+    levels = np.array([np.median(errors[group]) for group in groups])
+    levels = np.maximum.accumulate(levels)
+    typical = np.interp(values, edges, np.log(levels))
+    spread = 1.4826 * float(np.median(np.abs(np.log(errors) - typical)))
+    return Expected(edges, levels, max(spread, 0.1))
+
+
+def versus(
+    aligned: Aligned, first: Colour, second: Colour, expected: Expected, spec: ComparisonSpec
+) -> tuple[float, float]:
+    """Which of two look-alikes a card is, judged only where the two differ.
+
+    Args:
+        aligned: The card.
+        first: A look-alike in the card's frame, as blurred and lit as the card.
+        second: Another one.
+        expected: What the right one leaves.
+        spec: What counts as a difference.
+
+    Returns:
+        Natural logarithm of the likelihood ratio of the first to the second; and where the card
+        lies between the two, 1 at the first, -1 at the second, within -2 and 2. Both change sign
+        when the two are exchanged, and are 0 where the two do not differ.
+    """
+    apart = np.abs(first - second).max(axis=2)
+    apart = cv2.GaussianBlur(apart, (0, 0), 1.0)
+    where = np.flatnonzero((aligned.seen & (apart > 0.5 * spec.differ)).reshape(-1))
+    if len(where) == 0:
+        return 0.0, 0.0
+    card, one, other = (
+        np.take(picture.reshape(-1, 3), where, axis=0)
+        for picture in (aligned.colour, first, second)
+    )
+    misfits: list[Plane] = []
+    for pixels, picture in ((one, first), (other, second)):
+        scale = expected.at(np.take(_gradient(picture).reshape(-1), where))
+        squared = ((card - pixels) ** 2).mean(axis=1)
+        misfits.append(np.log1p(squared / (spec.tail * np.maximum(scale, 1.0))))
+    gain = float((misfits[1] - misfits[0]).sum(dtype=np.float64))
+    gap = one - other
+    toward = ((card - (one + other) / 2) * gap).sum(dtype=np.float64)
+    leaning = 2 * float(toward) / max(float((gap * gap).sum(dtype=np.float64)), 1.0)
+    return 0.5 * (spec.tail + 1) * gain / spec.grain_px, float(np.clip(leaning, -2, 2))
