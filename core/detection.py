@@ -1,0 +1,360 @@
+"""Cards in a photograph, found without a trained model.
+
+Quads that stand out give the size of a card and the tilt of what they lie on. With both known a
+card is a rigid rectangle, and two straight edges at a right angle are enough to propose one; the
+share of its visible outline that is edge decides. Where cards lie in the rows and columns of a
+binder page, the grid says where the missing ones are.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.detection_borders import border_beyond, frame_within, grown_by
+from core.detection_choice import choose, common_plane, overlap
+from core.detection_lattice import empty_places
+from core.detection_plane import Plane, Quads, fit_plane
+from core.detection_poses import EdgeMaps, corner_poses, distinct_poses, find_segments
+from core.detection_quads import free_quads, short_side_first
+from core.detection_sides import Lab, Sides, measure_sides, moved_sides, settle
+from core.detection_spec import DEFAULT_SPEC, DetectionSpec
+from core.geometry import Image
+from core.opencv import cv2
+from core.work import spec_id
+
+__all__ = [
+    "ContourDetector",
+    "Detection",
+    "DetectionSpec",
+    "Detector",
+    "How",
+    "Quad",
+    "detect",
+    "rectify",
+]
+
+Quad = NDArray[np.float32]
+"""Corners in pixels of the scan, shape (4, 2), clockwise as seen; pixel centres are whole numbers.
+
+The first is the one at the top left when the card is held with a short side up. Which of the two
+short sides is the card's top cannot be told here: the one that is higher in the scan comes first.
+"""
+How = Literal["contour", "lattice", "model"]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Where a card is.
+
+    Attributes:
+        quad: Its corners.
+        score: How sure it is that a card is there with these corners, 0 to 1.
+        how: ``contour``: by its own edges; ``lattice``: by the grid of the page, confirmed by what
+            is there; ``model``: by a trained detector.
+        complaints: What limits it, in words for the user; empty for most.
+    """
+
+    quad: Quad
+    score: float
+    how: How
+    complaints: tuple[str, ...] = field(default=())
+
+
+class Detector(Protocol):
+    """Finds cards in a scan."""
+
+    @property
+    def detector_id(self) -> str:
+        """Names everything the result depends on besides the scan."""
+        ...
+
+    def detect(self, image: Image) -> list[Detection]:
+        """The cards of an RGB image, shape (height, width, 3), in reading order."""
+        ...
+
+
+@dataclass(frozen=True)
+class ContourDetector:
+    """The detector that needs no model."""
+
+    spec: DetectionSpec = DEFAULT_SPEC
+
+    @property
+    def detector_id(self) -> str:
+        """Names the numbers and the version of the code."""
+        return spec_id("detector", 1, self.spec)
+
+    def detect(self, image: Image) -> list[Detection]:
+        """See :func:`detect`."""
+        return detect(image, self.spec)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """The scan at the two sizes that are worked on.
+
+    Attributes:
+        lab: At working size, slightly smoothed.
+        coarse: At the size of hypotheses.
+        step: Pixels of ``lab`` per pixel of ``coarse``.
+    """
+
+    lab: Lab
+    coarse: Lab
+    step: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A card on its way to becoming a detection, in pixels of the working size."""
+
+    quad: NDArray[np.float64]
+    score: float
+    how: How
+
+
+def detect(image: Image, spec: DetectionSpec | None = None) -> list[Detection]:
+    """Find the cards of a scan.
+
+    Args:
+        image: RGB, uint8, shape (height, width, 3), of any size. It is reduced at once, so that a
+            photograph of 50 megapixels needs no more memory than its reduced copy, about 100 MB.
+        spec: What a card is.
+
+    Returns:
+        The cards in reading order: rows from above, each from the left. None for a picture that is
+        blank, too small, or shows no rectangle of a card's proportions.
+
+    Raises:
+        ValueError: The image is not RGB of 8 bits.
+
+    Source:
+        Consensus of one size under one homography after Fischler and Bolles, "Random sample
+        consensus", CACM 1981; the rest is described where it is done.
+    """
+    spec = spec or DEFAULT_SPEC
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"expected RGB of 8 bits, got {image.dtype} of shape {image.shape}")
+    if min(image.shape[:2]) < spec.min_picture_px:
+        return []
+    picture = _prepared(image, spec)
+    cards, complaints = _cards(picture, spec)
+    scale = max(image.shape[:2]) / max(picture.lab.shape[:2])
+    found = [
+        Detection(
+            quad=((short_side_first(card.quad) + 0.5) * scale - 0.5).astype(np.float32),
+            score=card.score,
+            how=card.how,
+            complaints=complaints,
+        )
+        for card in cards
+    ]
+    return reading_order(found)
+
+
+def _prepared(image: Image, spec: DetectionSpec) -> _Picture:
+    lab = cv2.cvtColor(_at_most(image, spec.working_px), cv2.COLOR_RGB2LAB)
+    coarse = _at_most(lab, spec.coarse_px)
+    step = max(lab.shape[:2]) / max(coarse.shape[:2])
+    return _Picture(cv2.GaussianBlur(lab, (0, 0), 0.8), coarse, step)
+
+
+def _at_most(image: Image, longer_px: int) -> Image:
+    """The image, reduced where its longer side exceeds a number of pixels."""
+    height, width = image.shape[:2]
+    factor = longer_px / max(height, width)
+    if factor >= 1.0:
+        return np.ascontiguousarray(image)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[str, ...]]:
+    """The cards, and what was left out of the search."""
+    lab, shape = picture.lab, picture.lab.shape
+    quads = (free_quads(picture.coarse, spec) + 0.5) * picture.step - 0.5
+    free = measure_sides(lab, quads, spec.side_reach, spec)
+    support = free.along.mean(axis=(1, 2), dtype=np.float64)
+    free = free.of(np.flatnonzero(support > spec.min_support))
+    support = support[support > spec.min_support]
+    common = common_plane(free.fitted, support, shape, spec)
+    if common is None:
+        return [], ()
+    plane, members = common
+    agreed = free.fitted[members]
+    if border := border_beyond(lab, agreed, spec):
+        agreed = measure_sides(lab, grown_by(agreed, border), 0.015, spec).fitted
+        plane = fit_plane(agreed, support[members], shape, spec)
+    proposed, complaints = _proposed(picture, plane, agreed, spec)
+    sides = _measured(lab, proposed, frame_within(lab, agreed, spec), spec)
+    worth = (_texture(picture, sides.fitted) > spec.min_texture).astype(np.float64)
+    chosen = choose(sides, worth, shape, spec)
+    if len(chosen.index) == 0:
+        return [], complaints
+    cards = [
+        _Found(sides.fitted[index], score, "contour")
+        for index, score in zip(chosen.index.tolist(), chosen.support, strict=True)
+    ]
+    strength = np.array(chosen.support)
+    plane = fit_plane(sides.fitted[chosen.index], strength, shape, spec)
+    cards += _completed(picture, plane, cards, spec)
+    return cards, complaints
+
+
+def _measured(lab: Lab, quads: Quads, border: float, spec: DetectionSpec) -> Sides:
+    """The sides of hypotheses, or those of the frame inside the border where they show more."""
+    outer = measure_sides(lab, quads, spec.side_reach, spec)
+    if not border:
+        return outer
+    inner = measure_sides(lab, grown_by(quads, -border), spec.side_reach, spec)
+    by_frame = grown_by(inner.fitted, border / (1 - 2 * border))
+    support = np.sort(outer.along.mean(axis=2), axis=1)
+    framed = np.sort(inner.along.mean(axis=2), axis=1)
+    # A frame is believed with all of its sides only: two of them are in every pocket of the page.
+    better = spec.frame_worth * framed.mean(axis=1) > support.mean(axis=1)
+    better &= framed[:, 0] > 0.5
+    return Sides(
+        outer.quads,
+        np.where(better[:, None, None], np.float32(spec.frame_worth) * inner.along, outer.along),
+        np.where(better[:, None, None, None], inner.places, outer.places),
+        np.where(better[:, None, None], inner.inside, outer.inside),
+        np.where(better[:, None, None], by_frame, outer.fitted),
+        np.where(better[:, None, None], inner.offsets, outer.offsets),
+    )
+
+
+def _proposed(
+    picture: _Picture, plane: Plane, agreed: Quads, spec: DetectionSpec
+) -> tuple[Quads, tuple[str, ...]]:
+    """Hypotheses worth a closer look: quads that agree, and corners with edges to go with them."""
+    segments = (find_segments(picture.coarse) + 0.5) * picture.step - 0.5
+    poses, complaints = corner_poses(segments, plane, spec)
+    maps = EdgeMaps(picture.coarse, spec)
+    sides = maps.support((plane.quads(poses) + 0.5) / picture.step - 0.5)
+    ordered = np.sort(sides, axis=1)
+    # Hidden sides count little: a corner of a card below shows two.
+    score = ordered[:, 2] + ordered[:, 3] + 0.7 * ordered[:, 1] + 0.5 * ordered[:, 0]
+    worthy = ordered[:, 2] > 0.45
+    poses, score = poses[worthy], score[worthy]
+    best = distinct_poses(poses, score, spec.max_examined)
+    return np.concatenate([agreed, plane.quads(poses[best])]), complaints
+
+
+def _completed(
+    picture: _Picture, plane: Plane, cards: list[_Found], spec: DetectionSpec
+) -> list[_Found]:
+    """Cards in the places that the grid of a page has, and that were not found by themselves."""
+    pockets = empty_places(plane.poses(np.array([card.quad for card in cards])), plane)
+    if len(pockets.poses) == 0:
+        return []
+    height, width = picture.lab.shape[:2]
+    predicted = plane.quads(pockets.poses)
+    bounds = np.array([width, height])
+    seen = ((predicted > -0.02 * bounds) & (predicted < 1.02 * bounds)).all(axis=(1, 2))
+    predicted, within = predicted[seen], pockets.within[seen]
+    settled = settle(picture.lab, predicted, 0.09, spec)
+    textured = _texture(picture, settled.quads) > spec.min_texture
+    found: list[_Found] = []
+    for index in np.argsort(-settled.support, kind="stable").tolist():
+        needed = spec.lattice_support if within[index] else spec.min_support
+        quad = settled.quads[index]
+        if settled.support[index] < needed or not textured[index]:
+            continue
+        if any(overlap(quad, card.quad) > 0.2 for card in [*cards, *found]):
+            continue
+        tight = _tightened(picture.lab, quad, float(settled.inset[index]), spec)
+        found.append(_Found(tight, float(settled.support[index]), "lattice"))
+    return found
+
+
+def _tightened(
+    lab: Lab, quad: NDArray[np.float64], inset: float, spec: DetectionSpec
+) -> NDArray[np.float64]:
+    """Fit the sides of a settled quad, or those of the frame inside its border."""
+    width = np.hypot(*(quad[1] - quad[0])) / 2 + np.hypot(*(quad[2] - quad[3])) / 2
+    by = np.full((1, 4, 2), inset * width)
+    sides = measure_sides(lab, moved_sides(quad[None], -by), 0.02, spec)
+    return moved_sides(sides.fitted, by)[0]
+
+
+def _texture(picture: _Picture, quads: Quads) -> NDArray[np.float64]:
+    """How much the colour varies inside each quad: standard deviation in levels of Lab."""
+    t = (np.arange(24) + 2.5) / 28.0
+    top = quads[:, None, 0] + (quads[:, 1] - quads[:, 0])[:, None] * t[:, None]
+    bottom = quads[:, None, 3] + (quads[:, 2] - quads[:, 3])[:, None] * t[:, None]
+    places = top[:, None] + (bottom - top)[:, None] * t[:, None, None]
+    height, width = picture.coarse.shape[:2]
+    spots = np.rint((places + 0.5) / picture.step - 0.5).astype(np.int32)
+    x, y = np.clip(spots[..., 0], 0, width - 1), np.clip(spots[..., 1], 0, height - 1)
+    colours = cv2.GaussianBlur(picture.coarse, (0, 0), 2.0)[y, x].astype(np.float32)
+    return colours.std(axis=(1, 2)).max(axis=-1).astype(np.float64)
+
+
+def reading_order(found: list[Detection]) -> list[Detection]:
+    """Rows from above, each from the left.
+
+    A card belongs to a row if its centre is within half a card's height of the row's mean.
+    """
+    centres = [np.mean(each.quad, axis=0) for each in found]
+    heights = [float(np.ptp(each.quad[:, 1])) for each in found]
+    rows: list[list[int]] = []
+    for index in sorted(range(len(found)), key=lambda i: float(centres[i][1])):
+        if rows:
+            middle = float(np.mean([centres[i][1] for i in rows[-1]]))
+            if float(centres[index][1]) - middle < 0.5 * min(
+                heights[index], *(heights[i] for i in rows[-1])
+            ):
+                rows[-1].append(index)
+                continue
+        rows.append([index])
+    return [found[i] for row in rows for i in sorted(row, key=lambda i: float(centres[i][0]))]
+
+
+def rectify(image: Image, quad: Quad, width_px: int = 300, height_px: int = 420) -> Image:
+    """The card within a quad as if seen from straight above, upright.
+
+    Where the card is larger in the scan than in the result, every pixel of the result is the mean
+    of several samples, close enough together that none of the scan's detail is skipped: aliasing
+    would look like print.
+
+    Args:
+        image: RGB, shape (height, width, 3).
+        quad: Corners in its pixels, clockwise, shape (4, 2). If the first side is a long one the
+            card is turned by a quarter so that the result is portrait.
+        width_px: Width of the result.
+        height_px: Height of the result.
+
+    Returns:
+        RGB, shape (height_px, width_px, 3). What lies outside the scan repeats its border.
+
+    Raises:
+        ValueError: The quad is not four finite corners with an area.
+    """
+    corners = np.asarray(quad, np.float64)
+    if corners.shape != (4, 2) or not np.isfinite(corners).all():
+        raise ValueError(f"expected four corners, got {corners.tolist()}")
+    sides = np.hypot(*(np.roll(corners, -1, axis=0) - corners).T)
+    if sides[0] + sides[2] > sides[1] + sides[3]:
+        corners, sides = np.roll(corners, -1, axis=0), np.roll(sides, -1)
+    if abs(float(cv2.contourArea(corners.astype(np.float32)))) < 1.0:
+        raise ValueError(f"the corners {corners.tolist()} enclose nothing")
+    low = np.floor(np.maximum(corners.min(axis=0) - 2, 0)).astype(int)
+    high = np.ceil(np.minimum(corners.max(axis=0) + 3, image.shape[1::-1])).astype(int)
+    low = np.minimum(low, np.array(image.shape[1::-1]) - 1)
+    high = np.maximum(high, low + 1)
+    crop = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
+    finer = max(sides[0], sides[2]) / width_px, max(sides[1], sides[3]) / height_px
+    times = int(np.clip(np.ceil(max(finer)), 1, 12))
+    size = (width_px * times, height_px * times)
+    target = np.array([[0, 0], [size[0], 0], size, [0, size[1]]], np.float32) - np.float32(0.5)
+    warp = cv2.getPerspectiveTransform((corners - low).astype(np.float32), target)
+    large = cv2.warpPerspective(
+        crop, warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    if times == 1:
+        return np.asarray(large, np.uint8)
+    return np.asarray(
+        cv2.resize(large, (width_px, height_px), interpolation=cv2.INTER_AREA), np.uint8
+    )

@@ -1,0 +1,81 @@
+"""Which of several rectangles, one inside another, is the edge of the card.
+
+A card shows its edge and, inside it, the frame of what is printed; a pocket or a sleeve adds a rim
+outside. All of them are rectangles of about a card's proportions, and all cards of a picture share
+them, so agreement on a size does not say which is which. Colour does: beyond the edge of a card
+its border ends and the page begins, whereas the page is the same on both sides of a rim.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.detection_choice import overlap
+from core.detection_plane import Quads
+from core.detection_sides import Lab, colours_across, edges_across, moved_sides
+from core.detection_spec import DetectionSpec
+
+
+def border_beyond(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:
+    """How far outside of given rectangles the edges of the cards are, in widths of theirs.
+
+    Args:
+        lab: The picture in Lab.
+        quads: Rectangles of one size that do not overlap, shape (n, 4, 2).
+        spec: What a border is.
+
+    Returns:
+        0 where the rectangles are the edges.
+    """
+    reach = spec.widest_border * 1.15
+    outsets = np.arange(spec.narrowest_border, reach, 0.004)
+    edge = edges_across(lab, quads, outsets, spec)
+    half = outsets / 2
+    ring = colours_across(lab, quads, half)
+    beyond = colours_across(lab, quads, outsets + 0.015)
+    step = np.abs(ring - beyond).max(axis=-1)
+    # Of four sides one may touch something else or be in the glare.
+    sides = np.sort(edge * (step > spec.border_contrast), axis=1)
+    votes = sides[:, 1:].mean(axis=1) * (sides[:, 1] > 0.5)
+    total = np.minimum(1.0, votes / 0.7).sum(axis=0)
+    total = np.convolve(total, np.ones(3), "same") / 1.5
+    best = int(total.argmax())
+    if total[best] < max(0.9, spec.border_votes * len(quads)):
+        return 0.0
+    outset = float(outsets[best])
+    return 0.0 if _collide(quads, outset) else outset
+
+
+def frame_within(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:
+    """How far inside the edges of cards the frame is that their border is printed around.
+
+    Args:
+        lab: The picture in Lab.
+        quads: Cards of one size, shape (n, 4, 2).
+        spec: What a border is.
+
+    Returns:
+        In card widths; 0 where most cards have no frame in common.
+    """
+    insets = np.arange(spec.narrowest_border * 0.95, spec.widest_border, 0.004)
+    edge = np.sort(edges_across(lab, quads, -insets[::-1], spec)[..., ::-1], axis=1)
+    votes = edge[:, 1:].mean(axis=1) * (edge[:, 1] > 0.6)
+    total = votes.sum(axis=0)
+    best = int(total.argmax())
+    return float(insets[best]) if total[best] > spec.frame_votes * len(quads) else 0.0
+
+
+def _collide(quads: Quads, outset: float) -> bool:
+    """Whether rectangles grown so far would lie on one another: they end at their neighbours."""
+    grown = grown_by(quads, outset)
+    return any(
+        overlap(grown[a], grown[b]) > 0.02 and overlap(quads[a], quads[b]) < 0.01
+        for a in range(len(quads))
+        for b in range(a)
+    )
+
+
+def grown_by(quads: Quads, outset: float | NDArray[np.float64]) -> Quads:
+    """Quads with all sides moved outwards, in widths of theirs."""
+    top, bottom = quads[:, 1] - quads[:, 0], quads[:, 2] - quads[:, 3]
+    width = (np.hypot(top[:, 0], top[:, 1]) + np.hypot(bottom[:, 0], bottom[:, 1])) / 2
+    return moved_sides(quads, np.broadcast_to((outset * width)[:, None, None], (len(quads), 4, 2)))

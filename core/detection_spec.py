@@ -1,0 +1,86 @@
+"""What counts as a card in a photograph: the numbers that decide it, each with its reason."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DetectionSpec:
+    """What detection looks for, and how hard.
+
+    Lengths are in widths of a card unless the name says otherwise, so they hold for any resolution.
+    """
+
+    card_aspect: float = 63.0 / 88.0
+    """Width over height of a card: 63 x 88 mm, the size of nearly all trading cards."""
+    working_px: int = 1700
+    """Longer side of the picture that is searched; larger ones are reduced first. A card of a 3 x 3
+    page is then about 330 px wide, so that 1 % of its width is a few pixels."""
+    coarse_px: int = 850
+    """Longer side of the reduced picture in which hypotheses are made."""
+    min_picture_px: int = 64
+    """A picture with a shorter side than this holds no card that could be told from another."""
+    min_width_share: float = 0.06
+    """Narrowest card, as a share of the picture's longer side: 100 px of 1700, fewer than which
+    do not show what is printed on it; 14 cards side by side."""
+    max_width_share: float = 0.95
+    """Widest card, likewise."""
+    tilt_prior: float = 0.15
+    """Standard deviation of the stretch and of the change of scale towards the picture's edge:
+    about what a photograph taken by hand at 30 degrees from above shows."""
+    size_tolerance: float = 0.05
+    """Two quads are of one size if their sides agree so far once perspective is taken out."""
+    edge_level: float = 9.0
+    """Change of colour over 2 px, in levels of Lab, that counts as a full edge."""
+    side_reach: float = 0.03
+    """How far a side is sought from where a hypothesis puts it: less than the width of a printed
+    border, 0.04, so that its inner edge is not taken for the outer one."""
+    curve_px: int = 1
+    """How far an edge may leave the straight line and still count: pages and cards are bent."""
+    min_segment: float = 0.15
+    """Shortest piece of a side that a hypothesis is built on."""
+    corner_angle_deg: float = 3.0
+    """How far a corner may differ from a right angle on the plane of the cards."""
+    corner_gap: float = 0.6
+    """How far the two pieces may be from the corner they make: a third of a side may be hidden."""
+    max_segments: int = 900
+    """Most pieces of sides that are combined, longest first; a page of 12 cards has about 500."""
+    max_hypotheses: int = 60_000
+    """Most corners that are tried as cards: bounds the time at about half a second."""
+    max_examined: int = 240
+    """Most hypotheses whose sides are measured in full; a pile of 12 cards needs about 100."""
+    max_cards: int = 60
+    """Most cards of a picture; at the narrowest size no more lie side by side."""
+    min_support: float = 0.60
+    """Share of the visible outline that must be edge. Outlines through printed pictures reach
+    0.4."""
+    min_visible: float = 0.45
+    """Least share of a card that is not under others; under half of it little can be compared."""
+    max_overlap: float = 0.40
+    """Two cards that share more of their area than this are one seen twice."""
+    min_texture: float = 5.0
+    """Standard deviation of colour, in levels of Lab, below which the inside is blank: an empty
+    pocket, a sheet of paper."""
+    widest_border: float = 0.09
+    """Widest border printed around a card, in card widths: 5.5 mm."""
+    narrowest_border: float = 0.032
+    """Narrowest border printed around a card, likewise: 2 mm. Sleeves stand out by 1.5 mm."""
+    border_contrast: float = 8.0
+    """Levels of Lab by which a border differs from what lies beyond the card."""
+    step_distance: float = 0.018
+    """How far to both sides of an edge colours are compared: beyond the blur of a photograph, and
+    not beyond the border."""
+    frame_votes: float = 0.5
+    """Share of the cards that must show a printed frame for it to stand in for hidden edges."""
+    frame_worth: float = 0.92
+    """Factor on the support of a card that is known by its frame only."""
+    border_votes: float = 0.22
+    """Share of the cards that must show a border for all to have one: dark ones on a dark page show
+    none, and the cards in the middle of a page have neighbours that look like one."""
+    frame_handicap: float = 0.12
+    """How much more support a frame inside the border needs than the edge of the card."""
+    lattice_support: float = 0.33
+    """Support that does where the grid of a binder page says that there is a pocket, if what is in
+    it is not blank."""
+
+
+DEFAULT_SPEC = DetectionSpec()
