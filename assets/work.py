@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import cv2
 import dagster as dg
 
-import store.page_batches
+import store.batches
 import store.work
 from core.errors import BudgetError, InputError, is_out_of_memory
 from core.text import as_code, visible
@@ -175,7 +175,7 @@ def work_through(
             if closing is not None:
                 closing(db, job)
             store.work.forget_earlier_specs(db, job)
-            store.page_batches.finish(db, job)
+            store.batches.finish(db, job)
         more = describe(db, job) if describe is not None else {}
         return store.work.summary(db, job), more
 

@@ -36,6 +36,7 @@ from pgvector import HalfVector
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
+import store.batches
 import store.chunk_embeddings
 import store.search
 import store.search_index
@@ -91,7 +92,7 @@ class Library:
         spec = encoder.spec
         self.chunk_set = spec.chunk_set
         self.table = store.chunk_embeddings.table_of(db, spec.encoder_id, spec.dim, spec.chunk_set)
-        db.execute("TRUNCATE documents, page_batches CASCADE")
+        db.execute("TRUNCATE documents, batches CASCADE")
         store.search_index.drop_index(db, self.table)
         sentences = (Path(__file__).parents[1] / "core/data/text_samples.txt").read_text()
         self.seeds = encoder.encode(sentences.splitlines()[:200], "passage").vectors
@@ -99,7 +100,7 @@ class Library:
 
     def grow(self, count: int) -> None:
         """Add passages until there are so many."""
-        self.db.execute("INSERT INTO page_batches (batch_key) VALUES ('b') ON CONFLICT DO NOTHING")
+        store.batches.add(self.db, "page", ["b"])
         parts = [self.vectors]
         for first in range(len(self.vectors), count, BLOCK):
             parts.append(self._add(first, min(BLOCK, count - first)))

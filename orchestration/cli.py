@@ -167,6 +167,65 @@ def serve(
 
 
 @app.command()
+def identify(
+    scans: Annotated[list[str], typer.Argument(help="Photographs, folders, or URLs of a store.")],
+    out: Annotated[
+        Path, typer.Option(help="Where identifications.json and the overlays go.")
+    ] = Path("out"),
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Only items of this set; may be repeated.")
+    ] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Only items in this language; may be repeated.")
+    ] = None,
+    evaluation: Annotated[
+        bool, typer.Option(help="Keep the photographs aside to measure with; nothing is learned.")
+    ] = False,
+    memory_mb: Annotated[
+        int,
+        typer.Option(
+            help="Memory of everything together, database included, in MB; 0: the container's own "
+            "limit, if there is one."
+        ),
+    ] = 0,
+    recompute: Annotated[bool, typer.Option(help="Identify everything anew.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The whole result as JSON.")] = False,
+) -> None:
+    """Tell which known item each card, or whatever the gallery holds, on a photograph is.
+
+    Exit code 0 when everything was identified or found unknown, 3 when something could not be
+    looked at (the result says what), 1 when the run failed.
+    """
+    from orchestration.gallery import IdentifyOptions
+    from orchestration.gallery import identify as answer
+
+    options = IdentifyOptions(
+        scans, out, set_ or (), language or (), evaluation, memory_mb, recompute, json
+    )
+    raise typer.Exit(answer(_settings(), options, Console(), Console(stderr=True)))
+
+
+@app.command()
+def correct(
+    detection: Annotated[
+        str, typer.Argument(help="Id of a detection, as identify shows it; its beginning will do.")
+    ] = "",
+    is_: Annotated[str, typer.Option("--is", help="Id of the item that it is.")] = "",
+    unknown: Annotated[bool, typer.Option(help="It is no item of the gallery.")] = False,
+    revoke: Annotated[int, typer.Option(help="Number of a correction to take back.")] = 0,
+    user: Annotated[str, typer.Option(help="Who says so.")] = "",
+    curator: Annotated[bool, typer.Option(help="This person's word is enough.")] = False,
+    note: Annotated[str, typer.Option(help="Anything to keep beside it.")] = "",
+) -> None:
+    """Say what a detection is; two people who agree, or a curator, teach the gallery."""
+    from orchestration.gallery import CorrectOptions
+    from orchestration.gallery import correct as answer
+
+    options = CorrectOptions(detection, is_, unknown, revoke, user, curator, note)
+    raise typer.Exit(answer(_settings(), options, Console()))
+
+
+@app.command()
 def status() -> None:
     """What is stored, what is missing, and what did not end well."""
     from orchestration.status import show
@@ -213,6 +272,7 @@ def main() -> None:
     from core.encoders import EncoderError
     from orchestration.cli_db import DbSettings, make_app
     from orchestration.cli_encoders import make_app as make_encoders_app
+    from orchestration.cli_gallery import make_app as make_gallery_app
     from resources.database import DatabaseUnavailableError, what_the_database_said
 
     def database() -> DbSettings:
@@ -221,6 +281,7 @@ def main() -> None:
 
     app.add_typer(make_app(database), name="db")
     app.add_typer(make_encoders_app(_settings), name="encoders")
+    app.add_typer(make_gallery_app(_settings), name="gallery")
     try:
         app()
     except StopError as stop:

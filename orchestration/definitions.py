@@ -6,8 +6,18 @@ import assets
 from orchestration import settings as environment
 from orchestration.budgets import Share, op_budget_mb, share_of
 from orchestration.executor import pods, processes
+from orchestration.gallery_automation import (
+    corrections,
+    gallery_daily,
+    gallery_nightly,
+    photographs,
+    scans_nightly,
+)
 from orchestration.jobs import (
+    build_gallery,
     copy_search,
+    identify_scans,
+    measure_gallery,
     prepare_encoder,
     prepare_text_encoder,
     read_documents,
@@ -16,6 +26,7 @@ from orchestration.jobs import (
 from orchestration.schedules import nightly
 from orchestration.sensors import inbox
 from resources.encoder import Encoder
+from resources.gallery_tools import GalleryTools
 from resources.images import ImageStore
 from resources.memory import MemoryContract
 from resources.postgres import Postgres
@@ -36,6 +47,13 @@ def resources_of(settings: environment.Settings) -> dict[str, dg.ConfigurableRes
             spec=settings.image_encoder,
             store_url=settings.store_url,
             budget_mb=op_budget_mb("tile_embeddings", settings) if settings.image_encoder else 0,
+            cores=settings.threads,
+        ),
+        "gallery": GalleryTools(
+            encoder=settings.gallery_encoder,
+            detector=settings.detector,
+            store_url=settings.store_url,
+            budget_mb=op_budget_mb("template_embeddings", settings),
             cores=settings.threads,
         ),
         "reading": Reading(languages=settings.languages, workers=settings.threads),
@@ -70,9 +88,18 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(assets),
         asset_checks=dg.load_asset_checks_from_package_module(assets),
-        jobs=[copy_search, read_documents, take_in, prepare_encoder, prepare_text_encoder],
-        sensors=[inbox],
-        schedules=[nightly],
+        jobs=[
+            copy_search,
+            read_documents,
+            take_in,
+            prepare_encoder,
+            prepare_text_encoder,
+            build_gallery,
+            identify_scans,
+            measure_gallery,
+        ],
+        sensors=[inbox, photographs, corrections],
+        schedules=[nightly, gallery_nightly, scans_nightly, gallery_daily],
         resources={**resources_of(settings), "memory": memory},
         executor=executor_of(settings, share),
     )

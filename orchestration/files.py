@@ -6,7 +6,7 @@ that cannot be read. Nothing is followed that leads elsewhere, and nothing is le
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -41,10 +41,15 @@ class Refusal:
 
 
 def below(folder: Path) -> Iterator[Path | Refusal]:
-    """Everything in a folder and its folders that is called PDF, in a fixed order.
+    """Everything in a folder and its folders that is called PDF; see ``files_below``."""
+    return files_below(folder, lambda name: name.lower().endswith(".pdf"))
+
+
+def files_below(folder: Path, is_meant: Callable[[str], bool]) -> Iterator[Path | Refusal]:
+    """Everything in a folder and its folders whose name is of the kind meant, in a fixed order.
 
     Links are not followed, because they may lead to what was not handed over, or round in a circle;
-    folders that cannot be read are told. Whatever else is called PDF is for `read_blocks` to judge.
+    folders that cannot be read are told. Whatever else is called so is for `read_blocks` to judge.
     """
     waiting = [folder]
     while waiting:
@@ -58,13 +63,13 @@ def below(folder: Path) -> Iterator[Path | Refusal]:
         folders: list[Path] = []
         for entry in entries:
             path = here / entry.name
-            is_pdf = path.suffix.lower() == ".pdf"
+            is_one = is_meant(path.name)
             if entry.is_symlink():
-                if is_pdf or path.is_dir():
+                if is_one or path.is_dir():
                     yield Refusal(path, "a link, which is not followed; add what it leads to")
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(path)
-            elif is_pdf:
+            elif is_one:
                 yield path
         waiting += reversed(folders)
 

@@ -154,7 +154,7 @@ def take_in_and_make(
         close_killed_runs(instance)
         failed = ""
         for keys in chunks(runs_of_neighbours(wanted, registered)):
-            with _progress(postgres, keys, words, err):
+            with followed(postgres, keys, words, err):
                 result = execute(job, instance, keys, share, config)
             new_work = new_work or _anything_new(result)
             if not result.success:
@@ -278,7 +278,7 @@ _WORDS = {
 
 
 @contextmanager
-def _progress(
+def followed(
     postgres: Postgres, keys: Sequence[str], words: Mapping[str, str], err: Console
 ) -> Iterator[None]:
     """Bars per stage, read from the work ledger while the run is at it."""

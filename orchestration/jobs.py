@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.partitions import page_batches
+from assets.partitions import days, gallery_batches, page_batches, scan_batches
 
 ON_DEMAND = dg.AssetSelection.key_substring("searchable_pdfs")
 """What is made only where somebody asks for it."""
@@ -48,4 +48,31 @@ prepare_text_encoder = dg.define_asset_job(
         "Everything that was read, divided and embedded for the text encoder that is to serve "
         "next, with an index where there is much of it."
     ),
+)
+
+build_gallery = dg.define_asset_job(
+    "build_gallery",
+    selection=dg.AssetSelection.assets(
+        "gallery_items",
+        "learned_templates",
+        "gallery_templates",
+        "template_embeddings",
+        "confusion_pairs",
+    ),
+    partitions_def=gallery_batches,
+    description="From manifests and corrections to a gallery that can be searched.",
+)
+
+identify_scans = dg.define_asset_job(
+    "identify_scans",
+    selection=dg.AssetSelection.assets("scans", "detections", "candidates", "identifications"),
+    partitions_def=scan_batches,
+    description="From photographs to the known items on them.",
+)
+
+measure_gallery = dg.define_asset_job(
+    "measure_gallery",
+    selection=dg.AssetSelection.assets("gallery_quality"),
+    partitions_def=days,
+    description="How well the gallery did on one day.",
 )

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+import store.batches
 import store.page_batches
 from core.batches import runs_of_neighbours
 from orchestration import jobs
@@ -37,7 +38,7 @@ def nightly(
         registered = store.page_batches.keys(db)
         specs = specs_in_force(db, copy_search, encoder)
         specs |= text_specs_in_force(db, reading, text_encoder)
-        wanted = store.page_batches.unfinished(db, specs)
+        wanted = store.batches.unfinished(db, "page", specs)
     if not wanted:
         return dg.SkipReason("every page batch is there, under the settings in force")
     night = context.scheduled_execution_time.date().isoformat()

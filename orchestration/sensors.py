@@ -11,6 +11,7 @@ from typing import Self
 import dagster as dg
 from upath import UPath
 
+import store.batches
 import store.page_batches
 from core.batches import runs_of_neighbours
 from core.text import visible
@@ -119,7 +120,7 @@ def inbox(
         register_partitions(db, context.instance)
         specs = specs_in_force(db, copy_search, encoder)
         specs |= text_specs_in_force(db, reading, text_encoder)
-        missing = set(store.page_batches.unfinished(db, specs))
+        missing = set(store.batches.unfinished(db, "page", specs))
         wanted = missing.intersection(store.page_batches.keys(db, taken))
         neighbours = runs_of_neighbours(wanted, store.page_batches.keys(db))
     for trouble in troubles:

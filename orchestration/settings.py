@@ -68,6 +68,12 @@ class Settings:
         inbox: ``QUIRE_INBOX``: the folder that the inbox sensor watches; by default below ``home``.
         image_encoder: ``QUIRE_IMAGE_ENCODER``: the encoder channel's model, by default the one that
             comes with Quire; ``none``, which is empty here: no such channel.
+        scans: ``QUIRE_SCANS``: the folder of photographs that the scans sensor watches; by default
+            below ``home``.
+        gallery_encoder: ``QUIRE_GALLERY_ENCODER``: what items of the gallery are recalled by:
+            ``descriptor``, which needs no weights, or an image encoder as above.
+        detector: ``QUIRE_DETECTOR``: ``path/to/model.onnx#sha256=...``, what finds items on
+            photographs; empty: the detector that needs no model.
         languages: ``QUIRE_LANGUAGES``: what pages are written in, as tesseract names languages,
             joined by a plus sign (``eng+deu``).
         text_encoder: ``QUIRE_TEXT_ENCODER``: what passages are found by; by default the one that
@@ -89,6 +95,9 @@ class Settings:
     store_url: str = ""
     inbox: Path = Path()
     image_encoder: str = OWN
+    scans: Path = Path()
+    gallery_encoder: str = "descriptor"
+    detector: str = ""
     languages: str = "eng"
     text_encoder: str = "minilm"
     remote_hosts: str = ""
@@ -125,6 +134,9 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         store_url=_address("QUIRE_STORE_URL", known, (home / "store").as_uri()),
         inbox=Path(known.get("QUIRE_INBOX") or home / "inbox").expanduser().absolute(),
         image_encoder=_encoder(known.get("QUIRE_IMAGE_ENCODER") or OWN),
+        scans=Path(known.get("QUIRE_SCANS") or home / "scans").expanduser().absolute(),
+        gallery_encoder=known.get("QUIRE_GALLERY_ENCODER") or "descriptor",
+        detector=known.get("QUIRE_DETECTOR", ""),
         languages=known.get("QUIRE_LANGUAGES") or "eng",
         text_encoder=known.get("QUIRE_TEXT_ENCODER") or "minilm",
         remote_hosts=known.get("QUIRE_REMOTE_HOSTS", ""),

@@ -5,9 +5,9 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
+import store.batches
 import store.documents
 import store.overview
-import store.page_batches
 from orchestration.budgets import share_of
 from orchestration.definitions import resources_of
 from orchestration.settings import Beside, Settings
@@ -36,8 +36,9 @@ def show(settings: Settings, out: Console) -> None:
     with postgres.connect() as db:
         overview = store.overview.get(db)
         specs = specs_in_force(db, copy_search, encoder)
-        unread = store.page_batches.unfinished(db, text_specs_in_force(db, reading, text_encoder))
-        unfinished = store.page_batches.unfinished(db, specs)
+        of_text = text_specs_in_force(db, reading, text_encoder)
+        unread = store.batches.unfinished(db, "page", of_text)
+        unfinished = store.batches.unfinished(db, "page", specs)
         troubled = store.overview.troubled_documents(db, limit=MOST_TROUBLED)
     say(out, f"database  {postgres.described()}")
     say(out, f"store     {settings.store_url}")

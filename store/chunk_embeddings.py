@@ -10,7 +10,7 @@ from pgvector import HalfVector
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
-import store.page_batches
+import store.batches
 import store.work
 
 
@@ -234,4 +234,4 @@ def switch_to(db: Connection, encoder_id: str, spec: str) -> None:
             "INSERT INTO text_encoder_switches (encoder_id) VALUES (%(id)s)", {"id": encoder_id}
         )
         store.work.exchange(db, "chunk_embeddings", "next_chunk_embeddings", spec)
-        store.page_batches.exchange(db, "chunk_embeddings", "next_chunk_embeddings")
+        store.batches.exchange(db, "chunk_embeddings", "next_chunk_embeddings")

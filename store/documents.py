@@ -99,7 +99,7 @@ def get(db: Connection, document_ids: Sequence[str]) -> list[Document]:
             SELECT document_id, name, size_bytes, page_count, title, status, reason, file_key
             FROM documents AS d WHERE document_id = ANY(%(ids)s)
             ORDER BY (SELECT min(ordinal)
-                      FROM page_batch_ranges AS r JOIN page_batches USING (batch_key)
+                      FROM page_batch_ranges AS r JOIN batches USING (batch_key)
                       WHERE r.document_id = d.document_id), d.document_id
             """,
             {"ids": list(document_ids)},
@@ -114,7 +114,7 @@ def everything(db: Connection) -> list[Document]:
             SELECT document_id, name, size_bytes, page_count, title, status, reason, file_key
             FROM documents AS d
             ORDER BY (SELECT min(ordinal)
-                      FROM page_batch_ranges AS r JOIN page_batches USING (batch_key)
+                      FROM page_batch_ranges AS r JOIN batches USING (batch_key)
                       WHERE r.document_id = d.document_id), d.document_id
             """
         ).fetchall()
@@ -128,7 +128,7 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingDocument]:
             SELECT d.document_id, d.name, d.size_bytes, d.page_count, d.title, d.status, d.reason,
                    d.file_key, r.batch_key
             FROM page_batch_ranges AS r
-            JOIN documents AS d USING (document_id) JOIN page_batches AS b USING (batch_key)
+            JOIN documents AS d USING (document_id) JOIN batches AS b USING (batch_key)
             WHERE r.batch_key = ANY(%(keys)s) AND r.first_page = 1
               AND NOT is_done(%(asset)s, d.document_id, %(spec)s, %(budget_mb)s)
             ORDER BY b.ordinal, d.document_id
@@ -155,7 +155,7 @@ def in_batches(db: Connection, batch_keys: Sequence[str]) -> list[Document]:
             WHERE document_id IN (
                 SELECT document_id FROM page_batch_ranges WHERE batch_key = ANY(%(keys)s))
             ORDER BY (SELECT min(ordinal)
-                      FROM page_batch_ranges AS r JOIN page_batches USING (batch_key)
+                      FROM page_batch_ranges AS r JOIN batches USING (batch_key)
                       WHERE r.document_id = d.document_id), d.document_id
             """,
             {"keys": list(batch_keys)},

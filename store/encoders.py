@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-import store.page_batches
+import store.batches
 import store.work
 
 
@@ -39,7 +39,7 @@ def switch_to(db: Connection, encoder_id: str, spec: str) -> None:
         db.execute("SELECT pg_advisory_xact_lock(hashtext('encoders'))")
         db.execute("INSERT INTO encoder_switches (encoder_id) VALUES (%(id)s)", {"id": encoder_id})
         store.work.exchange(db, "tile_embeddings", "next_tile_embeddings", spec)
-        store.page_batches.exchange(db, "tile_embeddings", "next_tile_embeddings")
+        store.batches.exchange(db, "tile_embeddings", "next_tile_embeddings")
 
 
 def vectors(db: Connection, table: str) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
+import store.batches
 import store.chunk_embeddings
 import store.chunks
 from core.chunks import configuration_of
@@ -87,9 +88,7 @@ def keep(
     spec = encoder.spec
     table = store.chunk_embeddings.table_of(db, spec.encoder_id, spec.dim, spec.chunk_set)
     with db.transaction(), db.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO page_batches (batch_key) VALUES ('batch-1') ON CONFLICT DO NOTHING"
-        )
+        store.batches.add(db, "page", ["batch-1"])
         counts: dict[str, int] = {}
         for said in pages:
             counts[said.document] = max(counts.get(said.document, 0), said.page)

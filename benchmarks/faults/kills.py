@@ -38,7 +38,7 @@ SEMAPHORES = Path("/dev/shm")
 
 TABLES: dict[str, tuple[str, ...]] = {
     "documents": ("received_at",),
-    "page_batches": ("ordinal",),
+    "batches": ("ordinal",),
     "page_batch_ranges": (),
     "pages": (),
     "panels": (),

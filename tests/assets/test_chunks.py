@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+import store.batches
 import store.chunk_embeddings
 import store.chunks
 import store.page_batches
@@ -132,7 +133,7 @@ def test_passages_of_another_length_are_made_and_embedded_by_night_too(
     def unfinished() -> list[str]:
         specs = text_specs_in_force(db, Reading(), room.text_encoder)
         made = {asset: specs[asset] for asset in ("chunks", "chunk_embeddings")}
-        return store.page_batches.unfinished(db, made)
+        return store.batches.unfinished(db, "page", made)
 
     assert unfinished() == []
     before = ids(db)

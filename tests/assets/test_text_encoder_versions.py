@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from rich.console import Console
 
+import store.batches
 import store.chunk_embeddings
-import store.page_batches
 from assets.chunk_embeddings import next_chunk_embeddings
 from assets.chunks import chunks
 from assets.search_index import search_index
@@ -118,7 +118,7 @@ def test_they_change_places_at_once_and_back_and_nothing_is_embedded_again(
         assert rows == [(chunk_set,)]
         specs = text_specs_in_force(db, Reading(), two.text_encoder)
         wanted = {"chunk_embeddings": specs["chunk_embeddings"]}
-        assert store.page_batches.unfinished(db, wanted) == []
+        assert store.batches.unfinished(db, "page", wanted) == []
         again = two.run()
         (serving,) = metadata(again, "chunk_embeddings")
         (waiting,) = metadata(again, "next_chunk_embeddings")

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 import core.report_files
+import store.batches
 import store.page_batches
 from orchestration.specs import specs_in_force
 from resources.encoder import Encoder
@@ -152,7 +153,7 @@ def test_a_row_that_is_deleted_is_missed_or_told(finished: Finished, tmp_path: P
                     told_of.add(table)
     assert not silent
     assert told_of >= {
-        "candidate_pairs", "documents", "page_batches", "pages", "panels", "verified_pairs", "work",
+        "batches", "candidate_pairs", "documents", "pages", "panels", "verified_pairs", "work",
     }  # fmt: skip
 
 
@@ -224,7 +225,7 @@ def test_a_stored_file_that_is_lost_or_damaged_is_not_needed_or_told(
 
 
 def test_what_was_deleted_is_made_again_by_the_next_run(finished: Finished, tmp_path: Path) -> None:
-    kept = {"documents", "page_batches", "page_batch_ranges"}  # what arrived, not what is made
+    kept = {"documents", "batches", "page_batch_ranges"}  # what arrived, not what is made
     with finished.pipeline.postgres.connect() as db:
         for table in [name for name in tables(db) if name not in kept]:
             db.execute(
@@ -247,7 +248,7 @@ def test_what_was_made_under_other_settings_is_not_shown_as_current(
         assert found.status == "degraded"
         assert "2 pages have not been looked at yet" in found.banner
         specs = specs_in_force(db, fast, finished.pipeline.encoder)
-        stale = store.page_batches.unfinished(db, specs)
+        stale = store.batches.unfinished(db, "page", specs)
         assert stale == store.page_batches.keys(db)  # counted by `quire status`, mended at night
 
 

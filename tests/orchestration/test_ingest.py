@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from upath import UPath
 
+import store.batches
 import store.documents
 import store.page_batches
 import store.pages
@@ -217,7 +218,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again_when_it_is_added_again(
     job = Job("documents", "spec", (key,), 999, "run")
     failed = Outcome(first.document.document_id, key, Status.FAILED, reason=first.reason)
     store.work.record(db, job, [failed])
-    store.page_batches.finish(db, job)
+    store.batches.finish(db, job)
     assert receive(db, images, path, strict).reason == first.reason
 
     again = receive(db, images, path)
@@ -227,4 +228,4 @@ def test_a_file_that_could_not_be_opened_is_tried_again_when_it_is_added_again(
     assert store.page_batches.keys(db) == [key]
     assert [page.page for page in store.pages.pending(db, replace(job, asset="pages"), 9)] == [1, 2]
     assert len(store.documents.pending(db, job, 9)) == 1
-    assert store.page_batches.unfinished(db, {"documents": "spec"}) == [key]
+    assert store.batches.unfinished(db, "page", {"documents": "spec"}) == [key]

@@ -1,0 +1,93 @@
+"""What finds and describes items of the gallery in this deployment: a detector and an encoder."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from core.card_descriptor import DESCRIPTOR_ID, DIM, describe
+from core.detection import ContourDetector, Detector
+from core.encoders import EncoderError, Vectors
+from core.geometry import Image
+from resources.encoder import Encoder
+
+DESCRIPTOR = "descriptor"
+"""What the gallery's own description without weights is called in settings."""
+
+
+class GalleryTools(dg.ConfigurableResource):
+    """The detector and the encoder of the gallery; both are loaded when they are first used."""
+
+    encoder: str = DESCRIPTOR
+    """``descriptor`` or an image encoder as ``QUIRE_IMAGE_ENCODER`` names one."""
+
+    detector: str = ""
+    """Empty: the detector without a model; else ``path/to/model.onnx#sha256=<64 digits>``."""
+
+    store_url: str = ""
+    budget_mb: int = 0
+    cores: int = 1
+
+    _encoder: Encoder | None = PrivateAttr(default=None)
+
+    @property
+    def encoder_id(self) -> str:
+        """Id of the encoder: vectors of two never meet in a search.
+
+        Raises:
+            EncoderError: It is not to be had.
+        """
+        return (
+            DESCRIPTOR_ID
+            if self.encoder == DESCRIPTOR
+            else self._image_encoder().describe().encoder_id
+        )
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return DIM if self.encoder == DESCRIPTOR else self._image_encoder().describe().dim
+
+    @property
+    def encoder_mb(self) -> float:
+        """Memory that the encoder holds, in MB."""
+        if self.encoder == DESCRIPTOR:
+            return 0.0
+        encoder = self._image_encoder()
+        trial = encoder.chosen(encoder.find().manifest).trial
+        return trial.peak_mb - trial.base_mb if trial else 0.0
+
+    def embed(self, cards: Sequence[Image]) -> Vectors:
+        """One unit vector per rectified card, shape (cards, dim)."""
+        return describe(cards) if self.encoder == DESCRIPTOR else self._image_encoder().embed(cards)
+
+    def find_detector(self) -> Detector:
+        """The detector.
+
+        Raises:
+            EncoderError: The setting cannot be read.
+            InputError: The model is not the one that was pinned, or is none.
+        """
+        if not self.detector:
+            return ContourDetector()
+        path, _, pin = self.detector.partition("#sha256=")
+        if len(pin) != hashlib.sha256().digest_size * 2:
+            raise EncoderError(
+                f"QUIRE_DETECTOR is {self.detector!r}: write path/to/model.onnx#sha256= and its 64 "
+                "digits, so that no other model is ever loaded in its place"
+            )
+        from resources.onnx_detector import OnnxDetector
+
+        return OnnxDetector(Path(path).expanduser(), pin, cores=self.cores)
+
+    def _image_encoder(self) -> Encoder:
+        if self._encoder is None:
+            self._encoder = Encoder(
+                spec=self.encoder,
+                store_url=self.store_url,
+                budget_mb=self.budget_mb,
+                cores=self.cores,
+            )
+        return self._encoder

@@ -1,0 +1,180 @@
+"""Photographs from strangers: upright, bounded in memory, without what cameras write beside.
+
+Pillow reads them. JPEG, PNG, TIFF, WebP and, through libheif, HEIC are taken; whatever else calls
+itself a picture is refused. Where a camera says how it was held, the picture is turned; the place,
+the time and the owner that it says, too, end here.
+"""
+
+import io
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from core.errors import InputError, is_out_of_memory
+from core.geometry import Image
+
+FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "HEIF")
+"""What is taken, as Pillow calls it."""
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif")
+
+BYTES_PER_PIXEL = 9
+"""Decoded as four channels and once more as three, while it is turned and reduced."""
+
+HEIF_BYTES_PER_PIXEL = 14
+"""libheif holds the planes that it decodes from, too."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A picture, upright.
+
+    Attributes:
+        image: RGB, shape (height, width, 3).
+        scale: Pixels here for each one of the file; below 1 where it was reduced.
+        loss: What was lost, in one sentence; empty for nothing.
+    """
+
+    image: Image
+    scale: float = 1.0
+    loss: str = ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself, before a pixel is decoded.
+
+    Attributes:
+        format: As Pillow calls it.
+        width_px: Width as stored.
+        height_px: Height as stored.
+    """
+
+    format: str
+    width_px: int
+    height_px: int
+
+    @property
+    def megabytes(self) -> float:
+        """Memory that decoding takes, in MB."""
+        each = HEIF_BYTES_PER_PIXEL if self.format == "HEIF" else BYTES_PER_PIXEL
+        return self.width_px * self.height_px * each / 2**20
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is called like a picture."""
+    return name.lower().endswith(ENDINGS)
+
+
+def read_header(path: Path) -> Header:
+    """What a file says of itself.
+
+    Raises:
+        InputError: It is no picture that is taken.
+    """
+    with _opened(path) as picture:
+        width, height = picture.size
+        return Header(picture.format or "", width, height)
+
+
+def read_photograph(path: Path, *, most_px: int, most_megapixels: float) -> Photograph:
+    """Decode a photograph upright, and reduce it where it is larger than what is looked at.
+
+    Args:
+        path: The file.
+        most_px: Longest side of the result.
+        most_megapixels: More are not decoded. A JPEG of more is decoded at a half, a quarter or an
+            eighth of its size.
+
+    Raises:
+        InputError: It is no picture that is taken, is damaged, or is too large.
+    """
+    with _opened(path) as picture:
+        stored = picture.size
+        loss = ""
+        if picture.format in ("JPEG", "MPO"):
+            wanted = (min(most_px, stored[0]), min(most_px, stored[1]))
+            picture.draft("RGB", wanted)
+        if picture.width * picture.height > most_megapixels * 1e6:
+            raise InputError(
+                f"it has {picture.width} x {picture.height} pixels, more than "
+                f"{most_megapixels:g} million; make it smaller and add it again"
+            )
+        if getattr(picture, "n_frames", 1) > 1 and picture.format == "TIFF":
+            loss = f"only the first of its {getattr(picture, 'n_frames', 1)} pictures is looked at"
+        try:
+            picture.load()
+            upright = PIL.ImageOps.exif_transpose(picture)
+            upright = _flattened(upright)
+        except MemoryError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            raise InputError(f"the picture is damaged: {_words(error)}") from error
+    longest = max(upright.size)
+    if longest > most_px:
+        size = [max(1, round(side * most_px / longest)) for side in upright.size]
+        upright = upright.resize((size[0], size[1]), PIL.Image.Resampling.BOX, reducing_gap=2.0)
+    scale = max(upright.size) / max(stored)
+    return Photograph(cast(Image, np.array(upright)), min(1.0, scale), loss)
+
+
+def _flattened(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """As RGB: on white where it is see-through, and scaled where it has 16 bits."""
+    if picture.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        values = np.asarray(picture, np.float32)
+        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        grey = np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)
+        return PIL.Image.fromarray(grey).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layered = picture.convert("RGBA")
+        white = PIL.Image.new("RGB", layered.size, (255, 255, 255))
+        white.paste(layered, mask=layered.getchannel("A"))
+        return white
+    return picture.convert("RGB")
+
+
+def _opened(path: Path) -> PIL.Image.Image:
+    _with_heif()
+    before, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None  # the header is looked at
+    try:
+        return PIL.Image.open(path, formats=FORMATS)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        kinds = "JPEG, PNG, TIFF, WebP or HEIC"
+        raise InputError(f"it is no picture that is taken ({kinds}): {_words(error)}") from error
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = before
+
+
+@cache
+def _with_heif() -> None:
+    import pi_heif
+
+    pi_heif.register_heif_opener(thumbnails=False)
+
+
+def _words(error: Exception) -> str:
+    """What a library says is wrong, without the path that it may name."""
+    text = str(error)
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "its content is of another kind, or cut off"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def jpeg_of(image: Image, quality: int) -> bytes:
+    """An RGB image as JPEG, without anything beside its pixels."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
