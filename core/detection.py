@@ -175,7 +175,8 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
     """The cards, and what was left out of the search."""
     lab, shape = picture.lab, picture.lab.shape
     quads = (free_quads(picture.coarse, spec) + 0.5) * picture.step - 0.5
-    free = measure_sides(lab, quads, spec.side_reach, spec)
+    rough = measure_sides(lab, quads, 1.5 * spec.side_reach, spec, hold=0.1)
+    free = measure_sides(lab, rough.fitted, 0.5 * spec.side_reach, spec)
     support = free.along.mean(axis=(1, 2), dtype=np.float64)
     free = free.of(np.flatnonzero(support > spec.min_support))
     support = support[support > spec.min_support]
@@ -187,18 +188,27 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
     if border := border_beyond(lab, agreed, spec):
         agreed = measure_sides(lab, grown_by(agreed, border), 0.015, spec).fitted
         plane = fit_plane(agreed, support[members], shape, spec)
-    proposed, complaints = _proposed(picture, plane, agreed, spec)
-    sides = _measured(lab, proposed, frame_within(lab, agreed, spec), spec)
-    worth = (_texture(picture, sides.fitted) > spec.min_texture).astype(np.float64)
-    chosen = choose(sides, worth, shape, spec)
-    if len(chosen.index) == 0:
-        return [], complaints
-    cards = [
-        _Found(sides.fitted[index], score, "contour")
-        for index, score in zip(chosen.index.tolist(), chosen.support, strict=True)
-    ]
-    strength = np.array(chosen.support)
-    plane = fit_plane(sides.fitted[chosen.index], strength, shape, spec)
+    border = frame_within(lab, agreed, spec)
+    cards: list[_Found] = []
+    complaints: tuple[str, ...] = ()
+    # The first plane rests on the few cards that stand alone; it is fitted again to all it finds.
+    for _ in range(2):
+        proposed, complaints = _proposed(picture, plane, agreed, spec)
+        sides = _measured(lab, proposed, border, spec)
+        worth = (_texture(picture, sides.fitted) > spec.min_texture).astype(np.float64)
+        chosen = choose(sides, worth, shape, spec)
+        if len(chosen.index) == 0:
+            return [], complaints
+        cards = [
+            _Found(sides.fitted[index], score, "contour")
+            for index, score in zip(chosen.index.tolist(), chosen.support, strict=True)
+        ]
+        agreed = sides.fitted[chosen.index]
+        before = plane.quads(plane.poses(agreed))
+        plane = fit_plane(agreed, np.array(chosen.support), shape, spec)
+        moved = np.abs(plane.quads(plane.poses(agreed)) - before).max()
+        if moved < 0.01 * np.hypot(*(agreed[0, 1] - agreed[0, 0])):
+            break
     cards += _completed(picture, plane, cards, spec)
     return cards, complaints
 

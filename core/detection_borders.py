@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.detection_choice import overlap
 from core.detection_plane import Quads
-from core.detection_sides import Lab, colours_across, edges_across, moved_sides
+from core.detection_sides import Lab, colours_across, edges_across, measure_sides, moved_sides
 from core.detection_spec import DetectionSpec
 
 
@@ -26,23 +26,25 @@ def border_beyond(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:
     Returns:
         0 where the rectangles are the edges.
     """
-    reach = spec.widest_border * 1.15
-    outsets = np.arange(spec.narrowest_border, reach, 0.004)
-    edge = edges_across(lab, quads, outsets, spec)
-    half = outsets / 2
-    ring = colours_across(lab, quads, half)
-    beyond = colours_across(lab, quads, outsets + 0.015)
-    step = np.abs(ring - beyond).max(axis=-1)
-    # Of four sides one may touch something else or be in the glare.
-    sides = np.sort(edge * (step > spec.border_contrast), axis=1)
-    votes = sides[:, 1:].mean(axis=1) * (sides[:, 1] > 0.5)
-    total = np.minimum(1.0, votes / 0.7).sum(axis=0)
-    total = np.convolve(total, np.ones(3), "same") / 1.5
-    best = int(total.argmax())
-    if total[best] < max(0.9, spec.border_votes * len(quads)):
-        return 0.0
-    outset = float(outsets[best])
-    return 0.0 if _collide(quads, outset) else outset
+    outsets = np.arange(spec.narrowest_border, 1.15 * spec.widest_border, 0.01)
+    votes = np.zeros(len(outsets))
+    for index, outset in enumerate(outsets.tolist()):
+        grown = grown_by(quads, outset)
+        sides = measure_sides(lab, grown, 0.008, spec, hold=0.0)
+        # Of four sides one may touch something else or be in the glare.
+        third = np.sort(sides.along.mean(axis=2), axis=1)[:, 1]
+        ring = colours_across(lab, quads, np.array([outset / 2]))[:, :, 0]
+        beyond = colours_across(lab, grown, np.array([0.025]))[:, :, 0]
+        apart = np.sort(np.abs(ring - beyond).max(axis=-1), axis=1)[:, 1]
+        votes[index] = (
+            (third > spec.border_support) & (apart > spec.border_contrast)
+        ) @ third
+    for index in np.argsort(-votes, kind="stable").tolist():
+        if votes[index] < max(spec.border_support, spec.border_votes * len(quads)):
+            break
+        if not _collide(quads, float(outsets[index])):
+            return float(outsets[index])
+    return 0.0
 
 
 def frame_within(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:

@@ -42,44 +42,44 @@ def common_plane(
     order = np.argsort(-support, kind="stable")[:160]
     quads, strength = quads[order], support[order]
     best: tuple[float, Plane, NDArray[np.intp]] | None = None
-    tried: list[NDArray[np.float64]] = []
+    spoken_for: set[int] = set()
+    seeds = 0
     for seed in range(len(quads)):
-        if len(tried) >= 24:
-            break
-        corners = quads[seed].ravel()
-        size = np.hypot(*(quads[seed, 2] - quads[seed, 0]))
-        if any(np.abs(corners - other).max() < 0.02 * size for other in tried):
+        if seed in spoken_for:
             continue
-        tried.append(corners)
+        if seeds == spec.max_seeds:
+            break
+        seeds += 1
         plane = fit_plane(quads[seed : seed + 1], np.ones(1), shape, spec)
+        members, weights = _agreeing(plane, quads, strength, 3.0 * spec.size_tolerance)
         for tolerance in (2.0 * spec.size_tolerance, spec.size_tolerance):
-            members = _agreeing(plane, quads, strength, tolerance)
             if len(members) == 0:
                 break
-            plane = fit_plane(quads[members], strength[members], shape, spec)
-        members = _agreeing(plane, quads, strength, spec.size_tolerance)
-        if len(members) == 0:
-            continue
-        total = float((strength[members] ** 2).sum())
-        if best is None or total > best[0] + 1e-9:
+            plane = fit_plane(quads[members], weights, shape, spec)
+            members, weights = _agreeing(plane, quads, strength, tolerance)
+        spoken_for.update(members.tolist())
+        total = float(weights.sum())
+        if len(members) and (best is None or total > best[0] + 1e-9):
             best = total, plane, members
     return None if best is None else (best[1], order[best[2]])
 
 
 def _agreeing(
     plane: Plane, quads: Quads, support: NDArray[np.float64], tolerance: float
-) -> NDArray[np.intp]:
-    """Quads of the plane's size that do not lie on one another, best first."""
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Quads of the plane's size that do not lie on one another, best first, and their weights."""
     off = np.sqrt((plane.misfit(quads) ** 2).mean(axis=1))
-    fits = np.flatnonzero(off < tolerance)
-    fits = fits[np.argsort(-(support[fits] - off[fits] / tolerance * 0.1), kind="stable")]
+    weight = support**2 * np.exp(-0.5 * (off / tolerance) ** 2)
+    fits = np.flatnonzero(off < 2.0 * tolerance)
+    fits = fits[np.argsort(-weight[fits], kind="stable")]
     centres = plane.to_plane(quads).mean(axis=1)
     kept: list[int] = []
     for index in fits.tolist():
         apart = centres[kept] - centres[index]
         if not kept or np.hypot(apart[:, 0], apart[:, 1]).min() > 0.5:
             kept.append(index)
-    return np.array(kept, np.intp)
+    members = np.array(kept, np.intp)
+    return members, weight[members]
 
 
 class Cover:

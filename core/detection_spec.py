@@ -27,8 +27,11 @@ class DetectionSpec:
     tilt_prior: float = 0.15
     """Standard deviation of the stretch and of the change of scale towards the picture's edge:
     about what a photograph taken by hand at 30 degrees from above shows."""
-    size_tolerance: float = 0.05
-    """Two quads are of one size if their sides agree so far once perspective is taken out."""
+    size_tolerance: float = 0.015
+    """Standard deviation of the sides of cards once perspective is taken out: pages bend. The frame
+    printed on a card is 0.06 smaller than the card."""
+    max_seeds: int = 16
+    """Most quads whose size is tried on all others; those of one size are tried once."""
     edge_level: float = 9.0
     """Change of colour over 2 px, in levels of Lab, that counts as a full edge."""
     side_reach: float = 0.03
@@ -73,9 +76,11 @@ class DetectionSpec:
     """Share of the cards that must show a printed frame for it to stand in for hidden edges."""
     frame_worth: float = 0.92
     """Factor on the support of a card that is known by its frame only."""
-    border_votes: float = 0.22
-    """Share of the cards that must show a border for all to have one: dark ones on a dark page show
-    none, and the cards in the middle of a page have neighbours that look like one."""
+    border_support: float = 0.75
+    """Support of three sides from which a border is believed in."""
+    border_votes: float = 0.1
+    """Share of the cards, and at least one, that must show a border for all to have one: dark ones
+    on a dark page show none."""
     frame_handicap: float = 0.12
     """How much more support a frame inside the border needs than the edge of the card."""
     lattice_support: float = 0.33
