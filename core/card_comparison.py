@@ -32,10 +32,12 @@ class ComparisonSpec:
         kernel_points: Places with detail from which the kernel is computed.
         light_px: Width of the neighbourhood within which light does not change, 36 px: a streak of
             glare is about as wide, a set symbol is half of it.
+        haze_px: Width of the narrowest reflection, 7 px: it adds the same to all colours, and
+            is told from print by being smooth and colourless.
         edge_px: The outermost pixels show the table as often as the card.
         bright: Above this level in all channels a photograph has no detail left.
-        window_px: Width and height of the windows in which agreement is judged: two letters.
-        step_px: From one window to the next.
+        step_px: From one window, in which agreement is judged, to the next.
+        window: Side of the windows in steps: 15 px are two letters.
         differ: Templates differ where their colours are this many levels apart, after blurring.
         strip_height: Share of the card's height, at its lower edge, where cards carry their set
             symbol and number.
@@ -46,12 +48,13 @@ class ComparisonSpec:
     """
 
     kernel_px: int = 9
-    kernel_points: int = 5000
+    kernel_points: int = 2500
     light_px: float = 36.0
+    haze_px: float = 7.0
     edge_px: int = 6
     bright: float = 250.0
-    window_px: tuple[int, int] = (17, 15)
     step_px: int = 5
+    window: int = 3
     differ: float = 10.0
     strip_height: float = 0.12
     texture: float = 3.0
@@ -122,7 +125,7 @@ def seen_pixels(card: Colour, inside: Mask, spec: ComparisonSpec) -> Mask:
     edge = spec.edge_px
     kept = np.zeros_like(inside)
     kept[edge:-edge, edge:-edge] = inside[edge:-edge, edge:-edge]
-    burnt = (card.min(axis=2) >= spec.bright).astype(np.uint8)
+    burnt = (card >= spec.bright).all(axis=2).astype(np.uint8)
     burnt = cv2.dilate(burnt, np.ones((3, 3), np.uint8)) > 0
     return kept & ~burnt
 
@@ -131,30 +134,44 @@ def same_tone(template: Colour, reference: Colour) -> Colour:
     """A template with the brightness, contrast and tint of another of the same artwork.
 
     One straight line per channel for the whole card: scans of one card differ by that, and a frame
-    of another colour must stay one.
+    of another colour must stay one. Every block of the card that resembles the other proposes its
+    own lines, and those are taken on which most of what the two show agrees.
     """
-    step = 4
-    result = np.empty_like(template)
-    for channel in range(3):
-        x = template[::step, ::step, channel].reshape(-1).astype(np.float64)
-        y = reference[::step, ::step, channel].reshape(-1).astype(np.float64)
-        slope, offset, kept = 1.0, 0.0, np.ones(len(x), bool)
-        for _ in range(5):
-            deviation = max(float(x[kept].std()), 1.0)
-            covariance = float(np.mean((x[kept] - x[kept].mean()) * (y[kept] - y[kept].mean())))
-            slope = float(np.clip(covariance / deviation**2, 0.6, 1.7))
-            offset = float(y[kept].mean() - slope * x[kept].mean())
-            off = np.abs(slope * x + offset - y)
-            kept = off <= max(6.0, float(np.quantile(off, 0.5)))
-        result[..., channel] = slope * template[..., channel] + offset
-    return result
+    columns, rows = 6, 8
+    size = (FRAME_PX[0] // 4, FRAME_PX[1] // 4)
+    x, y = (cv2.resize(i, size, interpolation=cv2.INTER_AREA) for i in (template, reference))
+
+    def mean(values: Colour) -> NDArray[np.float32]:
+        return np.asarray(cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA))
+
+    mean_x, mean_y = mean(x), mean(y)
+    variance_x = np.maximum(mean(x * x) - mean_x**2, 0)
+    variance_y = np.maximum(mean(y * y) - mean_y**2, 0)
+    covariance = mean(x * y) - mean_x * mean_y
+    alike = covariance.sum(axis=2) > 0.8 * np.sqrt(variance_x * variance_y).sum(axis=2) + 4.0
+    slopes = np.clip((covariance + 60.0) / (variance_x + 60.0), 0.6, 1.7)[alike]
+    offsets = mean_y[alike] - slopes * mean_x[alike]
+    one = np.ones((1, 3), np.float32)
+    slopes, offsets = np.vstack([one, slopes]), np.vstack([0 * one, offsets])
+    worth = np.minimum(np.sqrt(_gradient(y)), 12.0).reshape(-1)[::3] + 1.0
+    left, right = x.reshape(-1, 3)[::3], y.reshape(-1, 3)[::3]
+    best, most = 0, -1.0
+    for place, (slope, offset) in enumerate(zip(slopes, offsets, strict=True)):
+        off = np.abs(left * slope + offset - right)
+        votes = float(worth[(off[:, 0] < 8) & (off[:, 1] < 8) & (off[:, 2] < 8)].sum())
+        if votes > most:
+            best, most = place, votes
+    return template * slopes[best] + offsets[best]
 
 
 def differing(templates: Sequence[Colour], spec: ComparisonSpec) -> Mask:
-    """Where any of some templates, in one frame and tone, differs from the first."""
+    """Where any of some templates, in one frame and tone, differs from the first.
+
+    Differences are blurred before they are judged: templates are not equally sharp.
+    """
     apart = np.zeros(templates[0].shape[:2], np.float32)
     for other in templates[1:]:
-        gap = cv2.GaussianBlur(np.abs(other - templates[0]).max(axis=2), (0, 0), 1.5)
+        gap = largest(cv2.GaussianBlur(other - templates[0], (0, 0), 2.0))
         apart = np.maximum(apart, gap)
     return apart > spec.differ
 
@@ -224,11 +241,11 @@ class Light:
 
     def on(self, template: Colour) -> Colour:
         """A template in this light."""
-        return self.gain * template + self.offset
+        return np.clip(self.gain * template + self.offset, 0, 255)
 
 
 def light_of(card: Colour, template: Colour, where: Mask, spec: ComparisonSpec) -> Light:
-    """The light of a photograph, as far as it changes slowly across the card.
+    """The light of a photograph: what changes slowly across the card, and the shine on top of it.
 
     Args:
         card: The photograph.
@@ -237,17 +254,51 @@ def light_of(card: Colour, template: Colour, where: Mask, spec: ComparisonSpec) 
             left out in a second pass.
         spec: How slowly light changes.
     """
-    weight = where.astype(np.float32)
-    light = _light(card, template, weight, spec)
-    off = np.abs(card - light.on(template)).max(axis=2)
-    limit = max(8.0, 2.5 * float(np.median(off[where]))) if where.any() else 8.0
-    return _light(card, template, weight * (off < limit), spec)
+    half = (FRAME_PX[0] // 2, FRAME_PX[1] // 2)
+    card, template = (
+        np.asarray(cv2.resize(picture, half, interpolation=cv2.INTER_AREA))
+        for picture in (card, template)
+    )
+    weight = cv2.resize(where.astype(np.float32), half, interpolation=cv2.INTER_AREA)
+    weight = np.where(weight > 0.99, np.float32(1), np.float32(0))
+    light, haze = _light(card, template, weight, spec), np.float32(0)
+    for width in (spec.haze_px * 2, spec.haze_px, spec.haze_px):
+        kept = weight
+        off = largest(card - light.on(template) - haze)
+        if weight.any():
+            kept = weight * (off < max(8.0, 2.5 * float(np.median(off[weight > 0]))))
+        haze = _haze(card - light.on(template), kept, width / 2)
+        light = _light(card - haze, template, kept, spec)
+    haze = _haze(card - light.on(template), kept, spec.haze_px / 2)
+    fields = (cv2.resize(values, FRAME_PX) for values in (light.gain, light.offset + haze))
+    return Light(*(np.asarray(values) for values in fields))
+
+
+def _haze(difference: Colour, weight: Plane, width: float) -> Colour:
+    """What a reflection adds: the same to all colours, and smooth. Shape (height, width, 1)."""
+
+    def spread(values: Plane) -> Plane:
+        return np.asarray(cv2.GaussianBlur(values, (0, 0), width))
+
+    return (spread(average(difference) * weight) / (spread(weight) + 0.1))[..., None]
+
+
+def average(colour: Colour) -> Plane:
+    """Mean of the channels."""
+    return np.asarray(cv2.transform(colour, np.full((1, 3), 1 / 3, np.float32)))
+
+
+def largest(colour: Colour) -> Plane:
+    """Largest absolute value of the channels."""
+    red, green, blue = cv2.split(np.abs(colour))
+    return np.asarray(cv2.max(cv2.max(red, green), blue))
 
 
 def _light(card: Colour, template: Colour, weight: Plane, spec: ComparisonSpec) -> Light:
-    step = 6
-    size = (FRAME_PX[0] // step, FRAME_PX[1] // step)
-    sigma = spec.light_px / step
+    height, width = weight.shape
+    step = 5 * width / FRAME_PX[0]
+    size = (round(width / step), round(height / step))
+    sigma = spec.light_px / 5
 
     def spread(values: Colour) -> Colour:
         small = cv2.resize(values * weight[..., None], size, interpolation=cv2.INTER_AREA)
@@ -271,9 +322,7 @@ def _light(card: Colour, template: Colour, weight: Plane, spec: ComparisonSpec) 
     gain = (covariance + hold * overall) / (variance + hold)
     gain = np.clip(gain, 0.3 * overall, 2.0 * overall).astype(np.float32)
     offset = (seen - gain * known).astype(np.float32)
-    whole = (
-        cv2.resize(field, FRAME_PX, interpolation=cv2.INTER_LINEAR) for field in (gain, offset)
-    )
+    whole = (cv2.resize(field, (width, height)) for field in (gain, offset))
     return Light(*(np.asarray(field) for field in whole))
 
 
@@ -309,38 +358,39 @@ def compare(
             what is typical is learned there.
         spec: Size of the windows.
     """
-    difference = aligned.colour - shown
+    step, size = spec.step_px, (FRAME_PX[0] // spec.step_px, FRAME_PX[1] // spec.step_px)
     seen = aligned.seen.astype(np.float32)
-    squared = (difference * difference).mean(axis=2)
-    window = spec.window_px
-    count = np.maximum(cv2.boxFilter(seen, -1, window, normalize=False), 1.0)
+
+    def total(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        masked = values * (seen if values.ndim == 2 else seen[..., None])
+        small = cv2.resize(masked, size, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.blur(small, (spec.window, spec.window)))
+
+    share = total(seen)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        masked = values * (seen if values.ndim == 2 else seen[..., None])
-        total = cv2.boxFilter(masked, -1, window, normalize=False)
-        return np.asarray(total / (count if values.ndim == 2 else count[..., None]))
+        return total(values) / np.maximum(share if values.ndim == 2 else share[..., None], 0.01)
 
-    detail = mean(_gradient(shown))
-    error = mean(squared)
-    mean_a, mean_b = mean(aligned.colour), mean(shown)
-    variance_a = np.maximum(mean(aligned.colour**2) - mean_a**2, 0).sum(axis=2)
-    variance_b = np.maximum(mean(shown**2) - mean_b**2, 0).sum(axis=2)
-    covariance = (mean(aligned.colour * shown) - mean_a * mean_b).sum(axis=2)
+    card = aligned.colour
+    detail, error = mean(_gradient(shown)), mean(average((card - shown) ** 2))
+    mean_a, mean_b = mean(card), mean(shown)
+    variance_a = np.maximum(mean(card * card) - mean_a**2, 0).sum(axis=2)
+    variance_b = np.maximum(mean(shown * shown) - mean_b**2, 0).sum(axis=2)
+    covariance = (mean(card * shown) - mean_a * mean_b).sum(axis=2)
     agree = covariance / np.sqrt(np.maximum(variance_a * variance_b, 1.0))
-
-    rows = slice(spec.step_px, FRAME_PX[1] - spec.step_px, spec.step_px)
-    columns = slice(spec.step_px, FRAME_PX[0] - spec.step_px, spec.step_px)
-    covered = count[rows, columns] > 0.6 * window[0] * window[1]
-    usual = covered & trusted[rows, columns]
-    expected = _expected(error[rows, columns], detail[rows, columns], usual)
+    covered = share > 0.6
+    usual = covered & (
+        cv2.resize(trusted.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.6
+    )
+    expected = _expected(error, detail, usual)
     excess = np.log(error + 0.3) - np.log(expected.at(detail) + 0.3)
-    y, x = np.mgrid[rows, columns]
+    y, x = np.nonzero(covered)
     return (
         Windows(
-            places=np.column_stack([x[covered], y[covered]]).astype(np.float64),
-            agree=np.clip(agree[rows, columns][covered], -1, 1).astype(np.float64),
-            excess=excess[rows, columns][covered].astype(np.float64),
-            detail=np.sqrt(variance_b[rows, columns][covered] / 3.0).astype(np.float64),
+            places=(np.column_stack([x, y]) + 0.5) * step - 0.5,
+            agree=np.clip(agree[covered], -1, 1).astype(np.float64),
+            excess=excess[covered].astype(np.float64),
+            detail=np.sqrt(variance_b[covered] / 3.0).astype(np.float64),
         ),
         expected,
     )
@@ -349,7 +399,7 @@ def compare(
 def _gradient(shown: Colour) -> Plane:
     across = cv2.Sobel(shown, cv2.CV_32F, 1, 0, scale=0.125)
     down = cv2.Sobel(shown, cv2.CV_32F, 0, 1, scale=0.125)
-    return np.asarray((across * across + down * down).mean(axis=2))
+    return average(across * across + down * down)
 
 
 def _expected(error: Plane, detail: Plane, usual: Mask) -> Expected:
@@ -385,20 +435,17 @@ def versus(
         lies between the two, 1 at the first, -1 at the second, within -2 and 2. Both change sign
         when the two are exchanged, and are 0 where the two do not differ.
     """
-    apart = np.abs(first - second).max(axis=2)
-    apart = cv2.GaussianBlur(apart, (0, 0), 1.0)
+    apart = cv2.GaussianBlur(largest(first - second), (0, 0), 1.0)
     where = np.flatnonzero((aligned.seen & (apart > 0.5 * spec.differ)).reshape(-1))
     if len(where) == 0:
         return 0.0, 0.0
     card, one, other = (
-        np.take(picture.reshape(-1, 3), where, axis=0)
+        np.take(picture.reshape(-1, 1, 3), where, axis=0)
         for picture in (aligned.colour, first, second)
     )
-    misfits: list[Plane] = []
-    for pixels, picture in ((one, first), (other, second)):
-        scale = expected.at(np.take(_gradient(picture).reshape(-1), where))
-        squared = ((card - pixels) ** 2).mean(axis=1)
-        misfits.append(np.log1p(squared / (spec.tail * np.maximum(scale, 1.0))))
+    detail = (_gradient(first) + _gradient(second)) / 2
+    scale = spec.tail * np.maximum(expected.at(np.take(detail.reshape(-1), where)), 1.0)
+    misfits = [np.log1p(average((card - pixels) ** 2)[:, 0] / scale) for pixels in (one, other)]
     gain = float((misfits[1] - misfits[0]).sum(dtype=np.float64))
     gap = one - other
     toward = ((card - (one + other) / 2) * gap).sum(dtype=np.float64)

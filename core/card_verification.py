@@ -7,6 +7,7 @@ letting the pixels pull the projection into place.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class GeometrySpec:
     """How a template is found on a crop.
 
     Attributes:
-        sift_width_px: Cards are reduced to this width for features, 240: OpenCV doubles the picture
+        sift_width_px: Cards are reduced to this width for features, 210: OpenCV doubles the picture
             first, and finer detail than this is blur on a phone's photograph.
         max_features: Most features per card, 500; more change no decision and cost time.
         contrast_threshold: Weakest feature kept, in OpenCV's unit, on the normalised picture.
@@ -51,12 +52,12 @@ class GeometrySpec:
         prior_px: How far corners are off typically; holds the projection where no inliers are.
         block_px: Side of the blocks that are shifted to refine the fit: three letters wide.
         max_step_px: Largest shift of a block that is believed.
-        steps_px: Blur of the pictures in each step of the refinement, coarse to fine.
+        steps_px: Blur of the pictures in each step of the refinement at half size, coarse to fine.
         settled_px: A step that moves no corner further than this was the last.
         local_px: How far a part of a bent card may lie beside the projection.
     """
 
-    sift_width_px: int = 240
+    sift_width_px: int = 210
     max_features: int = 500
     contrast_threshold: float = 0.012
     search_px: float = 36.0
@@ -68,7 +69,7 @@ class GeometrySpec:
     prior_px: float = 6.0
     block_px: int = 30
     max_step_px: float = 3.0
-    steps_px: tuple[float, ...] = (2.0, 1.0, 1.0)
+    steps_px: tuple[float, ...] = (3.0, 2.0, 1.5)
     settled_px: float = 0.25
     local_px: float = 1.5
 
@@ -108,10 +109,12 @@ class Sheet:
     Attributes:
         colour: Its pixels.
         flat: Grey with local mean and contrast divided out, about -3 to 3.
+        half: The same at half the size.
     """
 
     colour: Colour
     flat: Plane
+    half: Plane
 
 
 def sheet(image: Image) -> Sheet:
@@ -131,7 +134,9 @@ def sheet(image: Image) -> Sheet:
         image = np.asarray(cv2.resize(image, FRAME_PX, interpolation=flags), np.uint8)
     image = np.ascontiguousarray(image)
     flat = np.clip(normalise_contrast(grey_of(image), 24.0, 4.0), -3, 3)
-    return Sheet(image.astype(np.float32), flat)
+    size = (FRAME_PX[0] // 2, FRAME_PX[1] // 2)
+    half = np.asarray(cv2.resize(flat, size, interpolation=cv2.INTER_AREA))
+    return Sheet(image.astype(np.float32), flat, half)
 
 
 def card_features(card: Sheet, spec: GeometrySpec) -> CardFeatures:
@@ -315,15 +320,18 @@ def align(
         the projection is then a weighted fit to the blocks' shifts.
     """
     centres = _block_centres(spec)
+    start = homography
     for blur in spec.steps_px:
-        shifts, weights = _block_shifts(card, template, homography, blur, spec)
+        shifts, weights = _block_shifts(card.half, template.half, homography, blur, spec)
         step = bend(centres, shifts, weights, spec.prior_px)
         if step is None:
             break
         homography = homography @ step
         if corner_shift(step) < spec.settled_px:
             break
-    shifts, weights = _block_shifts(card, template, homography, 1.0, spec)
+    if corner_shift(homography) < spec.settled_px and np.array_equal(start, np.eye(3)):
+        return card.colour, np.ones(card.flat.shape, bool)
+    shifts, weights = _block_shifts(card.flat, template.flat, homography, 1.0, spec)
     trust = (weights / (weights + 0.3))[:, None]
     beside = np.clip(shifts * trust, -spec.local_px, spec.local_px)
     return _sample(card, homography, beside, spec)
@@ -341,17 +349,22 @@ def _block_centres(spec: GeometrySpec) -> Places:
 
 
 def _block_shifts(
-    card: Sheet, template: Sheet, homography: Homography, blur: float, spec: GeometrySpec
+    card: Plane, template: Plane, homography: Homography, blur_px: float, spec: GeometrySpec
 ) -> tuple[Places, NDArray[np.float64]]:
-    """By how much each block of the card has to move, and how far that can be trusted, 0 to 1."""
+    """By how much each block of the card has to move, and how far that can be trusted, 0 to 1.
+
+    Both planes have the size of the frame or half of it; shifts are in pixels of the frame.
+    """
+    scale = template.shape[1] / FRAME_PX[0]
+    size = (template.shape[1], template.shape[0])
+    to_plane = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1]])
+    reduced = to_plane @ homography @ np.linalg.inv(to_plane)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    seen = cv2.warpPerspective(
-        card.flat, homography, FRAME_PX, flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
-    seen = cv2.GaussianBlur(seen, (0, 0), blur)
-    known = cv2.GaussianBlur(template.flat, (0, 0), blur)
-    across = cv2.Sobel(known, cv2.CV_32F, 1, 0, scale=0.125)
-    down = cv2.Sobel(known, cv2.CV_32F, 0, 1, scale=0.125)
+    seen = cv2.warpPerspective(card, reduced, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    seen = cv2.GaussianBlur(seen, (0, 0), blur_px * scale)
+    known = cv2.GaussianBlur(template, (0, 0), blur_px * scale)
+    across = cv2.Sobel(known, cv2.CV_32F, 1, 0, scale=0.125 * scale)
+    down = cv2.Sobel(known, cv2.CV_32F, 0, 1, scale=0.125 * scale)
 
     def mean(values: Plane) -> NDArray[np.float64]:
         small = cv2.resize(values, _grid(spec), interpolation=cv2.INTER_AREA)
@@ -386,10 +399,16 @@ def _sample(
     coarse = cv2.GaussianBlur(coarse, (3, 3), 0.8)
     field = cv2.resize(coarse, FRAME_PX, interpolation=cv2.INTER_LINEAR)
     width, height = FRAME_PX
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    moved = np.stack([x + field[..., 0], y + field[..., 1]], axis=-1)
-    places = cv2.perspectiveTransform(moved.reshape(1, -1, 2), homography).reshape(height, width, 2)
-    places = np.asarray(places, np.float32)
+    moved = (field + _places()).reshape(1, -1, 2)
+    places = cv2.perspectiveTransform(moved, homography).reshape(height, width, 2)
     seen = cv2.remap(card.colour, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    inside = ((places >= 0) & (places <= np.array([width - 1, height - 1]))).all(axis=-1)
-    return np.asarray(seen, np.float32), inside
+    x, y = cv2.split(places)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return np.asarray(seen, np.float32), np.asarray(inside)
+
+
+@cache
+def _places() -> NDArray[np.float32]:
+    """Every pixel's own place, shape (420, 300, 2)."""
+    y, x = np.mgrid[0 : FRAME_PX[1], 0 : FRAME_PX[0]]
+    return np.stack([x, y], axis=-1).astype(np.float32)

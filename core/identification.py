@@ -66,12 +66,17 @@ class IdentificationSpec:
         max_verified: Templates whose features are compared before the best one so far is taken, 6:
             the right artwork is nearly always the first that the embedding brings.
         look_alikes_within: Items, in the order of recall, among which look-alikes of the confirmed
-            one are sought, 24: they look alike to the embedding, too.
+            one are sought, 16: they look alike to the embedding, too.
+        less_similar: Templates that the embedding finds so much less similar than the confirmed one
+            are not compared, 0.35: cards with another frame come to 0.25.
         max_look_alikes: Most templates that are compared with each other.
         perhaps_same_artwork: Share of a template that must agree with another's when both are
-            reduced to a quarter, 0.6; cards of one frame come to 0.5 to 0.7.
+            reduced to a quarter, 0.7: look-alikes come to 0.77 and more, and 99 of 100 others in
+            the same frame stay below.
         same_artwork: The same when they are aligned and reduced to half, 0.78: look-alikes come to
             0.87 and more, other artworks in the same frame to at most 0.69.
+        least_common: Share of the card that all look-alikes must have in common for the light to be
+            measured there alone.
         unknown_inliers: With fewer inliers no known card is on the crop.
         unknown_agree: With a lower median correlation of windows it is another artwork in the same
             frame.
@@ -88,10 +93,12 @@ class IdentificationSpec:
     version: int = 1
     strong_inliers: int = 60
     max_verified: int = 6
-    look_alikes_within: int = 24
+    look_alikes_within: int = 16
+    less_similar: float = 0.35
     max_look_alikes: int = 12
-    perhaps_same_artwork: float = 0.6
+    perhaps_same_artwork: float = 0.7
     same_artwork: float = 0.78
+    least_common: float = 0.2
     unknown_inliers: int = 15
     unknown_agree: float = 0.4
     accept: float = 0.9
@@ -315,6 +322,8 @@ def _look_alikes(
         if hit.template.template_id in known or len(found) >= spec.max_look_alikes:
             return
         known.add(hit.template.template_id)
+        if first.similarity - hit.similarity > spec.less_similar:
+            return
         if same_artwork(coarse, _coarse(shelf.image(hit.template)), 7) < spec.perhaps_same_artwork:
             return
         other = shelf.sheet(hit.template)
@@ -365,8 +374,11 @@ def _settle(
     hits = (confirmed.hit, *(hit for hit, _ in rivals))
     pictures = [first.colour, *(picture for _, picture in rivals)]
     common = aligned.seen & ~differing(pictures, comparison)
-    trusted = common.copy()
-    trusted[round(FRAME_PX[1] * (1 - comparison.strip_height)) :] = False
+    if common.sum() < spec.least_common * aligned.seen.sum():
+        common = aligned.seen
+    above = np.ones_like(common)
+    above[round(FRAME_PX[1] * (1 - comparison.strip_height)) :] = False
+    trusted = common & above
     blurred = [blurred_like(picture, pixels, trusted, comparison) for picture in pictures]
     light = light_of(pixels, blurred[0], common, comparison)
     shown = [light.on(picture) for picture in blurred]
@@ -375,8 +387,9 @@ def _settle(
     for place in range(1, len(shown)):
         if versus(aligned, shown[place], shown[best], expected, comparison)[0] > 0:
             best = place
-    if best != 0:
-        windows, expected = compare(aligned, shown[best], trusted, comparison)
+    if rivals:  # what only the best shows helps to measure the light as well
+        light = light_of(pixels, blurred[best], aligned.seen, comparison)
+        windows, _ = compare(aligned, light.on(blurred[best]), aligned.seen & above, comparison)
     against = [versus(aligned, shown[best], other, expected, comparison) for other in shown]
     margins, leanings = (np.array(values, np.float64) for values in zip(*against, strict=True))
     items = [hit.template.item_id for hit in hits]
