@@ -141,14 +141,15 @@ def _steps(
 
     The seam of a pocket and the rim of a sleeve are lines with the same page on both sides.
     """
-    distance = spec.step_distance * np.maximum(width, 100.0)
-    away = outward[:, :, None] * distance[:, None, None, None]
+    distances = np.multiply.outer(np.maximum(width, 100.0), np.array(spec.step_distances))
+    away = outward[:, :, None, None] * distances[:, None, None, :, None]
     height, width_px = lab.shape[:2]
     colours: list[NDArray[np.float32]] = []
     for sign in (-1, 1):
-        spots = np.rint(places + sign * away).astype(np.int32)
+        spots = np.rint(places[..., None, :] + sign * away).astype(np.int32)
         x, y = np.clip(spots[..., 0], 0, width_px - 1), np.clip(spots[..., 1], 0, height - 1)
-        colours.append(lab[y, x].astype(np.float32))
+        ordered = np.sort(lab[y, x], axis=3)
+        colours.append(ordered[..., ordered.shape[3] // 2, :].astype(np.float32))
     step = colours[1] - colours[0]
     smooth = step.copy()
     smooth[:, :, 1:-1] = (step[:, :, :-2] + step[:, :, 1:-1] + step[:, :, 2:]) / 3

@@ -69,9 +69,9 @@ class DetectionSpec:
     """Narrowest border printed around a card, likewise: 2 mm. Sleeves stand out by 1.5 mm."""
     border_contrast: float = 8.0
     """Levels of Lab by which a border differs from what lies beyond the card."""
-    step_distance: float = 0.018
-    """How far to both sides of an edge colours are compared: beyond the blur of a photograph, and
-    not beyond the border."""
+    step_distances: tuple[float, ...] = (0.012, 0.018, 0.024, 0.03, 0.036)
+    """How far to both sides of an edge colours are compared, the median of which counts: beyond the
+    blur of a photograph and the seams of pockets, and not beyond the border."""
     frame_votes: float = 0.5
     """Share of the cards that must show a printed frame for it to stand in for hidden edges."""
     frame_worth: float = 0.92
