@@ -194,8 +194,8 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
     # The first plane rests on the few cards that stand alone; it is fitted again to all it finds.
     for _ in range(2):
         proposed, complaints = _proposed(picture, plane, agreed, spec)
-        sides = _measured(lab, proposed, border, spec)
-        worth = (_texture(picture, sides.fitted) > spec.min_texture).astype(np.float64)
+        sides, worth = _measured(lab, proposed, border, spec)
+        worth *= _texture(picture, sides.fitted) > spec.min_texture
         chosen = choose(sides, worth, shape, spec)
         if len(chosen.index) == 0:
             return [], complaints
@@ -213,19 +213,26 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
     return cards, complaints
 
 
-def _measured(lab: Lab, quads: Quads, border: float, spec: DetectionSpec) -> Sides:
-    """The sides of hypotheses, or those of the frame inside the border where they show more."""
+def _measured(
+    lab: Lab, quads: Quads, border: float, spec: DetectionSpec
+) -> tuple[Sides, NDArray[np.float64]]:
+    """The sides of hypotheses, and what each is worth, 0 to 1.
+
+    Where cards have a frame inside their border, a hypothesis that shows no edges but a whole frame
+    is measured by the frame, and one that shows no frame is worth less.
+    """
     outer = measure_sides(lab, quads, spec.side_reach, spec)
     if not border:
-        return outer
+        return outer, np.ones(len(quads))
     inner = measure_sides(lab, grown_by(quads, -border), spec.side_reach, spec)
     by_frame = grown_by(inner.fitted, border / (1 - 2 * border))
-    support = np.sort(outer.along.mean(axis=2), axis=1)
-    framed = np.sort(inner.along.mean(axis=2), axis=1)
+    support = np.sort(outer.along.mean(axis=2, dtype=np.float64), axis=1)
+    framed = np.sort(inner.along.mean(axis=2, dtype=np.float64), axis=1)
     # A frame is believed with all of its sides only: two of them are in every pocket of the page.
-    better = spec.frame_worth * framed.mean(axis=1) > support.mean(axis=1)
+    better = spec.frame_worth * framed.mean(axis=1) > support[:, :2].mean(axis=1)
     better &= framed[:, 0] > 0.5
-    return Sides(
+    worth = 1 - spec.frame_share * (1 - framed[:, 1:].mean(axis=1))
+    sides = Sides(
         outer.quads,
         np.where(better[:, None, None], np.float32(spec.frame_worth) * inner.along, outer.along),
         np.where(better[:, None, None, None], inner.places, outer.places),
@@ -233,6 +240,7 @@ def _measured(lab: Lab, quads: Quads, border: float, spec: DetectionSpec) -> Sid
         np.where(better[:, None, None], by_frame, outer.fitted),
         np.where(better[:, None, None], inner.offsets, outer.offsets),
     )
+    return sides, worth
 
 
 def _proposed(

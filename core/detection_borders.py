@@ -27,21 +27,23 @@ def border_beyond(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:
         0 where the rectangles are the edges.
     """
     outsets = np.arange(spec.narrowest_border, 1.15 * spec.widest_border, 0.01)
-    best, border = max(spec.border_support, spec.border_votes * len(quads)) - 1e-9, 0.0
+    best, border = 0.0, 0.0
     for outset in outsets.tolist():
         grown = grown_by(quads, outset)
         sides = measure_sides(lab, grown, 0.008, spec, hold=0.0)
-        # Of four sides one may touch something else or be in the glare.
-        third = np.sort(sides.along.mean(axis=2), axis=1)[:, 1]
+        weakest = sides.along.mean(axis=2).min(axis=1)
         ring = colours_across(lab, quads, np.array([outset / 2]))[:, :, 0]
         beyond = colours_across(lab, grown, np.array([0.025]))[:, :, 0]
-        apart = np.sort(np.abs(ring - beyond).max(axis=-1), axis=1)[:, 1]
-        votes = (third > spec.border_support) & (apart > spec.border_contrast)
+        apart = np.abs(ring - beyond).max(axis=-1).min(axis=1)
+        votes = (weakest > spec.border_support) & (apart > spec.border_contrast)
         votes &= ~_between_neighbours(quads, outset)
-        total = float(third[votes].sum())
-        if total > best:
-            best = total
-            border = outset + float(np.median(sides.offsets[votes].mean(axis=(1, 2))))
+        if not votes.any():
+            continue
+        off = float(np.median(sides.offsets[votes].mean(axis=(1, 2))))
+        # The edge is within reach of several of the outsets; nearest to it the offset is smallest.
+        total = float(weakest[votes].sum()) * (1.0 - 10.0 * abs(off))
+        if votes.sum() >= spec.border_votes * len(quads) and total > best:
+            best, border = total, outset + off
     return border
 
 

@@ -76,8 +76,11 @@ class DetectionSpec:
     """Share of the cards that must show a printed frame for it to stand in for hidden edges."""
     frame_worth: float = 0.92
     """Factor on the support of a card that is known by its frame only."""
+    frame_share: float = 0.35
+    """Share that the frame has in what a card is worth, where most cards have one: the seams of a
+    page make outlines of cards, but no frames inside them."""
     border_support: float = 0.75
-    """Support of three sides from which a border is believed in."""
+    """Support of the weakest of four sides from which a border is believed in."""
     border_votes: float = 0.1
     """Share of the cards, and at least one, that must show a border for all to have one: dark ones
     on a dark page show none."""
