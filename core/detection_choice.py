@@ -41,15 +41,13 @@ def common_plane(
         return None
     order = np.argsort(-support, kind="stable")[:160]
     quads, strength = quads[order], support[order]
-    best: tuple[float, Plane, NDArray[np.intp]] | None = None
+    families: list[_Family] = []
     spoken_for: set[int] = set()
-    seeds = 0
     for seed in range(len(quads)):
         if seed in spoken_for:
             continue
-        if seeds == spec.max_seeds:
+        if len(families) == spec.max_seeds:
             break
-        seeds += 1
         plane = fit_plane(quads[seed : seed + 1], np.ones(1), shape, spec)
         members, weights = _agreeing(plane, quads, strength, 3.0 * spec.size_tolerance)
         for tolerance in (2.0 * spec.size_tolerance, spec.size_tolerance):
@@ -58,10 +56,47 @@ def common_plane(
             plane = fit_plane(quads[members], weights, shape, spec)
             members, weights = _agreeing(plane, quads, strength, tolerance)
         spoken_for.update(members.tolist())
-        total = float(weights.sum())
-        if len(members) and (best is None or total > best[0] + 1e-9):
-            best = total, plane, members
-    return None if best is None else (best[1], order[best[2]])
+        families.append(_Family(plane, members, float(weights.sum())))
+    families.sort(key=lambda family: -family.total)
+    best = families[0]
+    for other in families[1:]:
+        if _encloses(quads[other.members], quads[best.members]):
+            best = other
+    if len(best.members) == 0:
+        return None
+    return best.plane, order[best.members]
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Quads of one size on one plane, and how much speaks for them."""
+
+    plane: Plane
+    members: NDArray[np.intp]
+    total: float
+
+
+def _encloses(larger: Quads, smaller: Quads) -> bool:
+    """Whether one family are the cards on which the other one is printed.
+
+    Windows and boxes of text have the proportions of a card, too, and there are more of them.
+    Pages enclose cards likewise, but many each.
+    """
+    if len(larger) == 0 or len(smaller) == 0:
+        return False
+    inside = 0
+    holders: set[int] = set()
+    for small in smaller:
+        centre = small.mean(axis=0)
+        for index, large in enumerate(larger):
+            outline = large.astype(np.float32)
+            if cv2.contourArea(small.astype(np.float32)) > 0.75 * cv2.contourArea(outline):
+                continue
+            if cv2.pointPolygonTest(outline, centre.tolist(), False) > 0:
+                inside += 1
+                holders.add(index)
+                break
+    return inside >= 0.4 * len(smaller) and inside <= 3 * len(holders)
 
 
 def _agreeing(
