@@ -280,7 +280,8 @@ def _haze(difference: Colour, weight: Plane, width: float) -> Colour:
     def spread(values: Plane) -> Plane:
         return np.asarray(cv2.GaussianBlur(values, (0, 0), width))
 
-    return (spread(average(difference) * weight) / (spread(weight) + 0.1))[..., None]
+    veil = spread(average(difference) * weight) / (spread(weight) + np.float32(0.1))
+    return veil[..., None]
 
 
 def average(colour: Colour) -> Plane:
@@ -366,10 +367,10 @@ def compare(
         small = cv2.resize(masked, size, interpolation=cv2.INTER_AREA)
         return np.asarray(cv2.blur(small, (spec.window, spec.window)))
 
-    share = total(seen)
+    share = np.maximum(total(seen), np.float32(0.01))
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return total(values) / np.maximum(share if values.ndim == 2 else share[..., None], 0.01)
+        return total(values) / (share if values.ndim == 2 else share[..., None])
 
     card = aligned.colour
     detail, error = mean(_gradient(shown)), mean(average((card - shown) ** 2))
@@ -387,7 +388,7 @@ def compare(
     y, x = np.nonzero(covered)
     return (
         Windows(
-            places=(np.column_stack([x, y]) + 0.5) * step - 0.5,
+            places=(np.column_stack([x, y]).astype(np.float64) + 0.5) * step - 0.5,
             agree=np.clip(agree[covered], -1, 1).astype(np.float64),
             excess=excess[covered].astype(np.float64),
             detail=np.sqrt(variance_b[covered] / 3.0).astype(np.float64),
@@ -443,8 +444,8 @@ def versus(
         np.take(picture.reshape(-1, 1, 3), where, axis=0)
         for picture in (aligned.colour, first, second)
     )
-    detail = (_gradient(first) + _gradient(second)) / 2
-    scale = spec.tail * np.maximum(expected.at(np.take(detail.reshape(-1), where)), 1.0)
+    detail = np.take((_gradient(first) + _gradient(second)).reshape(-1), where) * np.float32(0.5)
+    scale = spec.tail * np.maximum(expected.at(detail), 1.0)
     misfits = [np.log1p(average((card - pixels) ** 2)[:, 0] / scale) for pixels in (one, other)]
     gain = float((misfits[1] - misfits[0]).sum(dtype=np.float64))
     gap = one - other
