@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.detection_borders import border_beyond, frame_within, grown_by
+from core.detection_borders import border_beyond, frame_within, framed_cards, grown_by
 from core.detection_choice import choose, common_plane, overlap
 from core.detection_lattice import empty_places
 from core.detection_plane import Plane, Quads, fit_plane
@@ -194,6 +194,8 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
     # The first plane rests on the few cards that stand alone; it is fitted again to all it finds.
     for _ in range(2):
         proposed, complaints = _proposed(picture, plane, agreed, spec)
+        if border:
+            proposed = np.concatenate([framed_cards(free.fitted, plane, border), proposed])
         sides, worth = _measured(lab, proposed, border, spec)
         worth *= _texture(picture, sides.fitted) > spec.min_texture
         chosen = choose(sides, worth, shape, spec)
@@ -224,7 +226,7 @@ def _measured(
     outer = measure_sides(lab, quads, spec.side_reach, spec)
     if not border:
         return outer, np.ones(len(quads))
-    inner = measure_sides(lab, grown_by(quads, -border), spec.side_reach, spec)
+    inner = measure_sides(lab, grown_by(quads, -border), spec.frame_reach, spec)
     by_frame = grown_by(inner.fitted, border / (1 - 2 * border))
     support = np.sort(outer.along.mean(axis=2, dtype=np.float64), axis=1)
     framed = np.sort(inner.along.mean(axis=2, dtype=np.float64), axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.detection_choice import overlap
-from core.detection_plane import Quads
+from core.detection_plane import Plane, Quads
 from core.detection_sides import Lab, colours_across, edges_across, measure_sides, moved_sides
 from core.detection_spec import DetectionSpec
 
@@ -64,6 +64,34 @@ def frame_within(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:
     total = votes.sum(axis=0)
     best = int(total.argmax())
     return float(insets[best]) if total[best] > spec.frame_votes * len(quads) else 0.0
+
+
+def framed_cards(quads: Quads, plane: Plane, border: float) -> Quads:
+    """The cards whose frames some of the quads are.
+
+    Args:
+        quads: Of any size, in pixels, shape (n, 4, 2).
+        plane: Where the cards lie.
+        border: Width of their border, in card widths.
+
+    Returns:
+        The quads that have a frame's size, with the border around them.
+    """
+    if len(quads) == 0:
+        return quads
+    flat = plane.outlines(np.zeros((1, 3)))
+    high = 1.0 / plane.aspect
+    frame = flat * [1.0 - 2 * border, 1.0 - 2 * border / high]
+    wanted = np.log(_extents(frame))
+    off = np.abs(np.log(np.maximum(_extents(plane.to_plane(quads)), 1e-9)) - wanted).max(axis=1)
+    return grown_by(quads[off < 0.03], border / (1 - 2 * border))
+
+
+def _extents(quads: Quads) -> NDArray[np.float64]:
+    """Mean width and mean height, shape (n, 2)."""
+    sides = np.roll(quads, -1, axis=1) - quads
+    length = np.hypot(sides[..., 0], sides[..., 1])
+    return np.stack([length[:, [0, 2]].mean(axis=1), length[:, [1, 3]].mean(axis=1)], axis=1)
 
 
 def _between_neighbours(quads: Quads, outset: float) -> NDArray[np.bool_]:

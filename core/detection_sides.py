@@ -61,7 +61,7 @@ class Sides:
 
 
 def measure_sides(
-    lab: Lab, quads: Quads, reach: float, spec: DetectionSpec, hold: float = 0.25
+    lab: Lab, quads: Quads, reach: float, spec: DetectionSpec, hold: float = 0.5
 ) -> Sides:
     """Find the four sides of each quad near where it puts them.
 
@@ -95,15 +95,15 @@ def _measure(lab: Lab, quads: Quads, reach: float, spec: DetectionSpec, hold: fl
     base, outward, width = _along(quads)
     reach_px = float(np.clip(np.median(width) * reach, 3.0, 48.0))
     steps = 2 * int(np.ceil(reach_px)) + 1
-    share = np.linspace(-1.0, 1.0, steps)
-    """Positions across a strip, -1 inside to 1 outside."""
     span = np.maximum(width * reach, 3.0)
     t = np.linspace(_ENDS, 1 - _ENDS, POINTS)
     edge = _edges(lab, base, outward, span, steps, spec)
     lines, slopes = _lines(edge, spec)
-    away = np.abs(share)[None] + 0 * slopes[:, None]
-    tilt = np.abs(slopes)[:, None] / max(1, steps // 2)
-    score = lines - hold * (away**2 + 0.5 * tilt**2)
+    rigid = _together(lines.max(axis=2))
+    # Columns between a line and where the card as a whole puts it, and the lean of the line.
+    away = (np.arange(steps) - steps // 2 - rigid[..., None]) / max(1, steps // 2)
+    lean_of = slopes / max(1, steps // 2)
+    score = lines - (hold * (away[:, :, None] ** 2 + 0.5 * lean_of[:, None] ** 2)).astype(np.float32)
     best = score.reshape(*score.shape[:2], -1).argmax(axis=-1)
     slope, place = np.unravel_index(best, score.shape[2:])
     shift = np.rint(slopes[slope][..., None] * (t - 0.5) * 2).astype(np.intp)
@@ -129,7 +129,9 @@ def _measure(lab: Lab, quads: Quads, reach: float, spec: DetectionSpec, hold: fl
     step = _steps(lab, moved, outward, width, spec)
     # What is steeper than the step from one side to the other goes up and down again.
     clear = np.maximum(spec.border_contrast, 0.6 * spec.edge_level * along)
-    along = np.minimum(along, 1.0) * np.minimum(step / clear, 1.0).astype(np.float32)
+    along = np.minimum(along, 1.0) * np.minimum(step / clear, 1.0)
+    plain = 1.0 - spec.contrast_share * (1.0 - np.minimum(step / spec.full_contrast, 1.0))
+    along = (along * plain).astype(np.float32)
     fitted = moved_sides(quads, ends)
     return Sides(quads, along, moved, inside, fitted, ends / width[:, None, None])
 
@@ -154,6 +156,23 @@ def _steps(
     smooth = step.copy()
     smooth[:, :, 1:-1] = (step[:, :, :-2] + step[:, :, 1:-1] + step[:, :, 2:]) / 3
     return np.sqrt((smooth**2).sum(axis=-1))
+
+
+def _together(profile: Support) -> NDArray[np.intp]:
+    """How far each side moves when the quad does as a whole, to where all four show most edge.
+
+    Args:
+        profile: The best line at each distance, shape (n, 4, steps), from inside to outside.
+
+    Returns:
+        Columns outwards, shape (n, 4).
+    """
+    half = profile.shape[-1] // 2
+    shift = np.arange(-half, half + 1)
+    loss = 0.1 * (shift / max(1, half)) ** 2
+    across = (profile[:, 1] + profile[:, 3, ::-1] - loss).argmax(axis=1) - half
+    down = (profile[:, 2] + profile[:, 0, ::-1] - loss).argmax(axis=1) - half
+    return np.stack([-down, across, down, -across], axis=1)
 
 
 def _edges(

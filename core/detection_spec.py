@@ -72,10 +72,17 @@ class DetectionSpec:
     step_distances: tuple[float, ...] = (0.012, 0.018, 0.024, 0.03, 0.036)
     """How far to both sides of an edge colours are compared, the median of which counts: beyond the
     blur of a photograph and the seams of pockets, and not beyond the border."""
+    full_contrast: float = 45.0
+    """Difference across an edge, in levels of Lab, from which more of it says nothing."""
+    contrast_share: float = 0.15
+    """Share that this difference has in the support: seams of pockets, pressed into the same
+    plastic, differ less from it than print from what it is printed on."""
     frame_votes: float = 0.5
     """Share of the cards that must show a printed frame for it to stand in for hidden edges."""
-    frame_worth: float = 0.92
+    frame_worth: float = 0.96
     """Factor on the support of a card that is known by its frame only."""
+    frame_reach: float = 0.012
+    """How far a frame may be from where the border puts it: art has edges everywhere."""
     frame_share: float = 0.35
     """Share that the frame has in what a card is worth, where most cards have one: the seams of a
     page make outlines of cards, but no frames inside them."""
