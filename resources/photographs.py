@@ -18,8 +18,9 @@ import PIL.ImageOps
 from core.errors import InputError, is_out_of_memory
 from core.geometry import Image
 
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "HEIF")
-"""What is taken, as Pillow calls it."""
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF")
+"""What is taken, as Pillow calls it. A JPEG with more pictures in it opens as MPO, which has no
+opener of its own."""
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif")
 
