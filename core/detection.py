@@ -175,8 +175,7 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
     """The cards, and what was left out of the search."""
     lab, shape = picture.lab, picture.lab.shape
     quads = (free_quads(picture.coarse, spec) + 0.5) * picture.step - 0.5
-    rough = measure_sides(lab, quads, 1.5 * spec.side_reach, spec, hold=0.1)
-    free = measure_sides(lab, rough.fitted, 0.5 * spec.side_reach, spec)
+    free = measure_sides(lab, quads, spec.side_reach, spec)
     support = free.along.mean(axis=(1, 2), dtype=np.float64)
     free = free.of(np.flatnonzero(support > spec.min_support))
     support = support[support > spec.min_support]

@@ -103,7 +103,8 @@ def _measure(lab: Lab, quads: Quads, reach: float, spec: DetectionSpec, hold: fl
     # Columns between a line and where the card as a whole puts it, and the lean of the line.
     away = (np.arange(steps) - steps // 2 - rigid[..., None]) / max(1, steps // 2)
     lean_of = slopes / max(1, steps // 2)
-    score = lines - (hold * (away[:, :, None] ** 2 + 0.5 * lean_of[:, None] ** 2)).astype(np.float32)
+    loss = hold * (away[:, :, None] ** 2 + 0.5 * lean_of[:, None] ** 2)
+    score = lines - loss.astype(np.float32)
     best = score.reshape(*score.shape[:2], -1).argmax(axis=-1)
     slope, place = np.unravel_index(best, score.shape[2:])
     shift = np.rint(slopes[slope][..., None] * (t - 0.5) * 2).astype(np.intp)
@@ -212,7 +213,13 @@ def _lines(edge: Support, spec: DetectionSpec) -> tuple[Support, NDArray[np.floa
     A slope is how far the line's ends are from its middle, in columns.
     """
     steps = edge.shape[-1]
-    thick = edge = np.minimum(edge, np.float32(1.0))
+    # Strong edges count no more than weak ones, but within one their steepest place counts most.
+    steepest = np.maximum(edge.max(axis=-1, keepdims=True).mean(axis=2, keepdims=True), 1.0)
+    share = np.float32(spec.steepness_share)
+    edge = (1 - share) * np.minimum(edge, np.float32(1.0)) + share * np.minimum(
+        edge / steepest, np.float32(1.0)
+    )
+    thick = edge
     for shift in range(1, spec.curve_px + 1):
         wide = thick.copy()
         wide[..., shift:] = np.maximum(wide[..., shift:], 0.9 * edge[..., :-shift])

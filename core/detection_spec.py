@@ -34,8 +34,10 @@ class DetectionSpec:
     """Most quads whose size is tried on all others; those of one size are tried once."""
     edge_level: float = 9.0
     """Change of colour over 2 px, in levels of Lab, that counts as a full edge."""
-    side_reach: float = 0.03
-    """How far a side is sought from where a hypothesis puts it: less than the width of a printed
+    steepness_share: float = 0.4
+    """Share of how steep an edge is, compared with the steepest of its side, in where it is put."""
+    side_reach: float = 0.02
+    """How far a side is sought from where a hypothesis puts it: well within the width of a printed
     border, 0.04, so that its inner edge is not taken for the outer one."""
     curve_px: int = 1
     """How far an edge may leave the straight line and still count: pages and cards are bent."""
