@@ -12,7 +12,13 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.detection_borders import border_beyond, frame_within, framed_cards, grown_by
+from core.detection_borders import (
+    border_beyond,
+    frame_within,
+    framed_cards,
+    grown_by,
+    sides_put_right,
+)
 from core.detection_choice import choose, common_plane, overlap
 from core.detection_lattice import empty_places
 from core.detection_plane import Plane, Quads, fit_plane
@@ -187,6 +193,11 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
     if border := border_beyond(lab, agreed, spec):
         agreed = measure_sides(lab, grown_by(agreed, border), 0.015, spec).fitted
         plane = fit_plane(agreed, support[members], shape, spec)
+    elif (righted := sides_put_right(lab, agreed, spec)) is not None:
+        common = common_plane(righted, np.ones(len(righted)), shape, spec)
+        if common is not None:
+            plane, members = common
+            agreed = righted[members]
     border = frame_within(lab, agreed, spec)
     cards: list[_Found] = []
     complaints: tuple[str, ...] = ()

@@ -47,6 +47,32 @@ def border_beyond(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:
     return border
 
 
+def sides_put_right(lab: Lab, quads: Quads, spec: DetectionSpec) -> Quads | None:
+    """Rectangles some of whose sides are the frame and others the edge, with all at the edge.
+
+    Args:
+        lab: The picture in Lab.
+        quads: Rectangles of one size, shape (n, 4, 2).
+        spec: What a border is.
+
+    Returns:
+        The rectangles of which sides were moved; None unless those are most.
+    """
+    best = np.full((len(quads), 4), spec.side_support)
+    ends = np.zeros((len(quads), 4))
+    for outset in np.arange(spec.narrowest_border - 0.005, 0.056, 0.007).tolist():
+        grown = grown_by(quads, outset)
+        sides = measure_sides(lab, grown, 0.006, spec, hold=0.0)
+        support = sides.along.mean(axis=2)
+        better = support > best + 0.01
+        best = np.where(better, support, best)
+        ends = np.where(better, outset + sides.offsets.mean(axis=2), ends)
+    moved = (ends > 0).sum(axis=1) >= 2
+    if moved.mean() < 0.5:
+        return None
+    return _moved_by(quads, ends)[moved]
+
+
 def frame_within(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:
     """How far inside the edges of cards the frame is that their border is printed around.
 
@@ -105,8 +131,13 @@ def _between_neighbours(quads: Quads, outset: float) -> NDArray[np.bool_]:
     return met >= 2
 
 
-def grown_by(quads: Quads, outset: float | NDArray[np.float64]) -> Quads:
+def grown_by(quads: Quads, outset: float) -> Quads:
     """Quads with all sides moved outwards, in widths of theirs."""
+    return _moved_by(quads, np.full((len(quads), 4), outset))
+
+
+def _moved_by(quads: Quads, outsets: NDArray[np.float64]) -> Quads:
+    """Quads with each side moved outwards by its own number of widths, shape (n, 4)."""
     top, bottom = quads[:, 1] - quads[:, 0], quads[:, 2] - quads[:, 3]
     width = (np.hypot(top[:, 0], top[:, 1]) + np.hypot(bottom[:, 0], bottom[:, 1])) / 2
-    return moved_sides(quads, np.broadcast_to((outset * width)[:, None, None], (len(quads), 4, 2)))
+    return moved_sides(quads, np.repeat((outsets * width[:, None])[..., None], 2, axis=2))

@@ -90,6 +90,8 @@ class DetectionSpec:
     page make outlines of cards, but no frames inside them."""
     border_support: float = 0.75
     """Support of the weakest of four sides from which a border is believed in."""
+    side_support: float = 0.85
+    """Support of a single side, beyond one that was found, from which it is taken for the edge."""
     border_votes: float = 0.1
     """Share of the cards, and at least one, that must show a border for all to have one: dark ones
     on a dark page show none."""
