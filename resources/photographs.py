@@ -6,6 +6,7 @@ the time and the owner that it says, too, end here.
 """
 
 import io
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,28 +91,30 @@ def read_photograph(path: Path, *, most_px: int, most_megapixels: float) -> Phot
         path: The file.
         most_px: Longest side of the result.
         most_megapixels: More are not decoded. A JPEG of more is decoded at a half, a quarter or an
-            eighth of its size.
+            eighth of its size, unless it is progressive: all of its coefficients are held until its
+            last byte is read, so that a few kilobytes could ask for gigabytes.
 
     Raises:
         InputError: It is no picture that is taken, is damaged, or is too large.
     """
     with _opened(path) as picture:
         stored = picture.size
-        loss = ""
         if picture.format in ("JPEG", "MPO"):
-            wanted = (min(most_px, stored[0]), min(most_px, stored[1]))
-            picture.draft("RGB", wanted)
-        if picture.width * picture.height > most_megapixels * 1e6:
+            factor = min(1.0, most_px / max(stored))
+            wanted = [max(1, math.ceil(side * factor)) for side in stored]
+            picture.draft("RGB", (wanted[0], wanted[1]))
+        held = stored if picture.info.get("progressive") else picture.size
+        if held[0] * held[1] > most_megapixels * 1e6:
             raise InputError(
-                f"it has {picture.width} x {picture.height} pixels, more than "
-                f"{most_megapixels:g} million; make it smaller and add it again"
+                f"it has {stored[0]} x {stored[1]} pixels, more than {most_megapixels:g} million; "
+                "make it smaller and add it again"
             )
-        if getattr(picture, "n_frames", 1) > 1 and picture.format == "TIFF":
-            loss = f"only the first of its {getattr(picture, 'n_frames', 1)} pictures is looked at"
+        loss = ""
+        if picture.format == "TIFF" and getattr(picture, "is_animated", False):
+            loss = "only the first of its pictures is looked at"  # counting them may take hours
         try:
             picture.load()
-            upright = PIL.ImageOps.exif_transpose(picture)
-            upright = _flattened(upright)
+            upright = _flattened(PIL.ImageOps.exif_transpose(picture))
         except MemoryError:
             raise
         except Exception as error:
@@ -129,8 +132,9 @@ def read_photograph(path: Path, *, most_px: int, most_megapixels: float) -> Phot
 def _flattened(picture: PIL.Image.Image) -> PIL.Image.Image:
     """As RGB: on white where it is see-through, and scaled where it has 16 bits."""
     if picture.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        values = np.asarray(picture, np.float32)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        values = np.nan_to_num(np.asarray(picture, np.float32))
+        most = values.max(initial=0)
+        top = 65535.0 if most > 255 else 255.0 if most > 1 or picture.mode != "F" else 1.0
         grey = np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)
         return PIL.Image.fromarray(grey).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
