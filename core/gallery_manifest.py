@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from core.errors import InputError
 from core.gallery import GalleryItem
+from core.text import well_formed
 
 NAMES = {
     "item_id": ("id", "item_id", "card_id"),
@@ -42,11 +43,11 @@ def read_manifest(name: str, text: str) -> Iterator[ManifestRow | InputError]:
         text: Its content.
 
     Raises:
-        InputError: It is none of these, or cannot be read at all.
+        InputError: It is none of these, cannot be read at all, or its first line names no id.
     """
     ending = PurePosixPath(name).suffix.lower()
     if ending == ".csv":
-        rows = _csv_rows(text)
+        rows = _csv_rows(name, text)
     elif ending in (".jsonl", ".ndjson"):
         rows = _json_lines(text)
     elif ending == ".json":
@@ -70,11 +71,17 @@ def read_manifest(name: str, text: str) -> Iterator[ManifestRow | InputError]:
             yield InputError(f"{place}: {error}")
 
 
-def _csv_rows(text: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
+def _csv_rows(name: str, text: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
+        fields = {field.strip().casefold() for field in reader.fieldnames or ()}
+        if not fields.intersection(NAMES["item_id"]):
+            raise InputError(
+                f"{name}: its first line is to name the fields, with commas between them, and one "
+                "of them is id"
+            )
         for row in reader:
-            if "" in row:
+            if None in row:
                 yield f"line {reader.line_num}", "more fields than the first line names"
             else:
                 yield f"line {reader.line_num}", {k: v for k, v in row.items() if v is not None}
@@ -131,9 +138,9 @@ def _row(row: dict[str, Any], source: str) -> ManifestRow:
 
 
 def _text(value: Any, name: str, most: int = MOST_TEXT) -> str:
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise InputError(f"its {name} is to be a text or a number")
-    text = str(value).strip().replace("\0", "")
+    text = well_formed(str(value).replace("\0", "")).strip()
     if len(text) > most:
         raise InputError(f"its {name} has {len(text)} letters; at most {most} are taken")
     return text
@@ -141,16 +148,15 @@ def _text(value: Any, name: str, most: int = MOST_TEXT) -> str:
 
 def _images(value: Any) -> tuple[str, ...]:
     """Names of pictures: a list, or one text with ``;`` or ``|`` between them."""
-    if isinstance(value, list):
-        parts: Sequence[Any] = cast(list[Any], value)
-    else:
-        parts = str(value).replace("|", ";").split(";")
+    parts: Sequence[Any] = cast(list[Any], value) if isinstance(value, list) else [value]
+    if isinstance(value, str):
+        parts = value.replace("|", ";").split(";")
     if not all(isinstance(part, str) for part in parts):
         raise InputError("its images are to be names of files")
-    names = [part.strip() for part in parts if part.strip()]
+    names = [well_formed(part).strip() for part in parts if part.strip()]
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or "\0" in name or "://" in name:
+        if path.is_absolute() or ".." in path.parts or "\0" in name or ":/" in name:
             raise InputError(
                 f"the picture {name!r} is to be named relative to the manifest, within its folder"
             )
