@@ -124,7 +124,9 @@ def _embed(
             known_again = True
         return encoder.encode([readable(text).text for text in page.texts], "passage")
 
-    def keep(db: Db, job: Job, page: PendingChunks, result: Encoded) -> Outcome:
+    def keep(db: Db, job: Job, page: PendingChunks, result: Encoded) -> Outcome | None:
+        if not store.chunks.are_still(db, page, chunk_set):
+            return None  # it was divided anew meanwhile
         store.chunk_embeddings.replace(db, table, page.chunk_ids, result.vectors)
         loss = _loss(page, result)
         status = Status.DEGRADED if loss else Status.OK

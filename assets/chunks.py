@@ -59,7 +59,9 @@ def chunks(
     def divide(page: OcrPage) -> list[Chunk]:
         return [chunk for one in sets for chunk in _chunks(page, one)]
 
-    def keep(db: Db, job: Job, page: OcrPage, result: list[Chunk]) -> Outcome:
+    def keep(db: Db, job: Job, page: OcrPage, result: list[Chunk]) -> Outcome | None:
+        if not store.ocr_pages.still_says(db, page):
+            return None  # it was read anew meanwhile
         names = [one.name for one in sets]
         store.chunks.replace(db, page.document_id, page.page, names, result)
         return Outcome(page.unit, page.batch_key, made=len(result))

@@ -73,7 +73,11 @@ def searchable_pdfs(
         with postgres.connect() as db:
             return _made(db, images, item, reading.spec.reading_id, budget_mb)
 
-    def keep(db: Db, job: Job, item: PendingCopy, result: tuple[SearchablePdf, str]) -> Outcome:
+    def keep(
+        db: Db, job: Job, item: PendingCopy, result: tuple[SearchablePdf, str]
+    ) -> Outcome | None:
+        if not store.searchable_pdfs.is_of_these_pages(db, item):
+            return None  # a page was read anew meanwhile
         copy, loss = result
         store.searchable_pdfs.put(db, copy)
         status = Status.DEGRADED if loss else Status.OK

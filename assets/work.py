@@ -99,7 +99,7 @@ def work_through(
     recompute: bool,
     pending: Callable[[Db, Job, int], list[Item]],
     compute: Callable[[Sequence[Item]], list[Result | Refused]],
-    keep: Callable[[Db, Job, Item, Result], Outcome],
+    keep: Callable[[Db, Job, Item, Result], Outcome | None],
     item_mb: Callable[[Item], float],
     most: int,
     fixed_mb: float = 0.0,
@@ -118,7 +118,9 @@ def work_through(
         pending: Units still to be done, at most as many as asked for, in a fixed order.
         compute: Results of a batch in its order, with the refusal in an item's place where the item
             is at fault. It holds no transaction.
-        keep: Stores one result and says how it went; called in the batch's one transaction.
+        keep: Stores one result and says how it went; called in the batch's one transaction. None:
+            what it was computed from is another by now, so nothing was kept, and the unit is
+            pending as it is now.
         item_mb: Memory that a unit needs while it is computed.
         most: The largest batch.
         fixed_mb: Memory that the op needs once, whatever the batch: models, a PDF worker.
@@ -169,8 +171,7 @@ def work_through(
                     continue
                 planned_mb = base_mb + item_mb(batch[0])
                 results = [_too_large(job, results, planned_mb)]
-            _keep(db, job, batch, results, keep)
-            done += len(batch)
+            done += _keep(db, job, batch, results, keep)
         with db.transaction():
             if closing is not None:
                 closing(db, job)
@@ -232,8 +233,9 @@ def _keep(
     job: Job,
     items: Sequence[Item],
     results: Sequence[Result | Refused],
-    keep: Callable[[Db, Job, Item, Result], Outcome],
-) -> None:
+    keep: Callable[[Db, Job, Item, Result], Outcome | None],
+) -> int:
+    """Store results and how they went, in one transaction; how many units are done with that."""
     with db.transaction():
         outcomes: list[Outcome] = []
         for item, result in zip(items, results, strict=True):
@@ -247,9 +249,10 @@ def _keep(
                         budget_mb=job.budget_mb if isinstance(result, BudgetError) else None,
                     )
                 )
-            else:
-                outcomes.append(replace(keep(db, job, item, result), batch_key=item.batch_key))
+            elif (outcome := keep(db, job, item, result)) is not None:
+                outcomes.append(replace(outcome, batch_key=item.batch_key))
         store.work.record(db, job, outcomes)
+    return len(outcomes)
 
 
 def _report(

@@ -110,6 +110,31 @@ def pending(db: Connection, job: Job, chunk_set: str, limit: int) -> list[Pendin
         ).fetchall()
 
 
+def are_still(db: Connection, page: PendingChunks, chunk_set: str) -> bool:
+    """Whether a page has the chunks that it had when they were taken up.
+
+    Whoever reads the page anew, or divides it, waits until the transaction ends.
+    """
+    document_id, _, number = page.unit.rpartition(":")
+    place = {"document_id": document_id, "page": int(number), "chunk_set": chunk_set}
+    db.execute(
+        """
+        SELECT FROM ocr_pages WHERE document_id = %(document_id)s AND page = %(page)s
+        FOR NO KEY UPDATE
+        """,
+        place,
+    )
+    rows = db.execute(
+        """
+        SELECT chunk_id FROM chunks
+        WHERE document_id = %(document_id)s AND page = %(page)s AND chunk_set = %(chunk_set)s
+        ORDER BY ordinal
+        """,
+        place,
+    ).fetchall()
+    return [chunk_id for (chunk_id,) in rows] == page.chunk_ids
+
+
 def units(db: Connection, chunk_ids: Sequence[str]) -> dict[str, str]:
     """The page of each of some chunks, as the ledger names it."""
     rows = db.execute(

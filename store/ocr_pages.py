@@ -48,7 +48,8 @@ def replace(db: Connection, job: Job, document_id: str, page: int, said: PageTex
     """Store what a page says in place of what was there.
 
     A row that says the same keeps its place, and so do the chunks made from it. Another row takes
-    the chunks of the earlier one along.
+    the chunks of the earlier one along. Whoever makes something of the whole document
+    (``store.searchable_pdfs.is_of_these_pages``) waits until the transaction ends.
     """
     values = {
         "document_id": document_id,
@@ -62,6 +63,7 @@ def replace(db: Connection, job: Job, document_id: str, page: int, said: PageTex
         "words": Jsonb([_encode_word(word) for word in said.words]),
         "regions": Jsonb([_encode_region(region) for region in said.regions]),
     }
+    db.execute("SELECT FROM documents WHERE document_id = %(document_id)s FOR SHARE", values)
     db.execute(
         """
         DELETE FROM ocr_pages
@@ -107,6 +109,22 @@ def pending_read(db: Connection, job: Job, limit: int) -> list[OcrPage]:
                 "limit": limit,
             },
         ).fetchall()
+
+
+def still_says(db: Connection, page: OcrPage) -> bool:
+    """Whether a page says what it said when it was taken up.
+
+    Whoever reads it anew, or makes something else of it, waits until the transaction ends.
+    """
+    row = db.execute(
+        """
+        SELECT kind, language, text FROM ocr_pages
+        WHERE document_id = %(document_id)s AND page = %(page)s
+        FOR NO KEY UPDATE
+        """,
+        {"document_id": page.document_id, "page": page.page},
+    ).fetchone()
+    return row == (page.kind, page.language, page.text)
 
 
 def get(db: Connection, document_id: str, page: int) -> OcrPage | None:

@@ -11,7 +11,17 @@ from store.ocr_pages import OcrPage
 
 @dataclass(frozen=True)
 class PendingCopy:
-    """A document whose searchable copy is still to be made."""
+    """A document whose searchable copy is still to be made.
+
+    Attributes:
+        unit: The document.
+        batch_key: Its first partition.
+        file_key: Where its file is.
+        size_bytes: Of the file.
+        page_count: Its pages.
+        read_pages: How many of them have been read.
+        version: Names the rows in which they are: another once any page was read anew.
+    """
 
     unit: str
     batch_key: str
@@ -19,6 +29,7 @@ class PendingCopy:
     size_bytes: int
     page_count: int
     read_pages: int
+    version: str
 
 
 @dataclass(frozen=True)
@@ -39,14 +50,15 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingCopy]:
         return cursor.execute(
             """
             SELECT d.document_id AS unit, min(r.batch_key) AS batch_key, d.file_key, d.size_bytes,
-                   d.page_count,
-                   (SELECT count(*)::int FROM ocr_pages AS o
-                    WHERE o.document_id = d.document_id) AS read_pages
+                   d.page_count, o.read_pages, o.version
             FROM page_batch_ranges AS r JOIN documents AS d USING (document_id)
-            WHERE r.batch_key = ANY(%(keys)s)
-              AND EXISTS (SELECT FROM ocr_pages AS o WHERE o.document_id = d.document_id)
+            CROSS JOIN LATERAL (
+                SELECT count(*)::int AS read_pages,
+                       md5(string_agg(page || ' ' || xmin::text, ' ' ORDER BY page)) AS version
+                FROM ocr_pages AS o WHERE o.document_id = d.document_id) AS o
+            WHERE r.batch_key = ANY(%(keys)s) AND o.read_pages > 0
               AND NOT is_done(%(asset)s, d.document_id, %(spec)s, %(budget_mb)s)
-            GROUP BY d.document_id
+            GROUP BY d.document_id, o.read_pages, o.version
             ORDER BY d.document_id
             LIMIT %(limit)s
             """,
@@ -58,6 +70,28 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingCopy]:
                 "limit": limit,
             },
         ).fetchall()
+
+
+def is_of_these_pages(db: Connection, item: PendingCopy) -> bool:
+    """Whether a document has the read pages that it had when it was taken up.
+
+    ``xmin`` is the transaction that wrote a row: a page that was read anew has another one,
+    whatever it says. Whoever reads a page of the document (``store.ocr_pages.replace``) waits until
+    the transaction ends.
+    """
+    values = {"document_id": item.unit}
+    db.execute(
+        "SELECT FROM documents WHERE document_id = %(document_id)s FOR NO KEY UPDATE", values
+    )
+    row = db.execute(
+        """
+        SELECT md5(string_agg(page || ' ' || xmin::text, ' ' ORDER BY page)) FROM (
+            SELECT page, xmin FROM ocr_pages WHERE document_id = %(document_id)s
+            ORDER BY page FOR SHARE) AS o
+        """,
+        values,
+    ).fetchone()
+    return row == (item.version,)
 
 
 def recognized(db: Connection, document_id: str, after: int, limit: int) -> list[OcrPage]:

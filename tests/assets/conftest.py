@@ -1,5 +1,6 @@
 """The whole pipeline on a fresh database and store, in this process."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,6 +207,19 @@ def room(postgres: Postgres, tmp_path: Path) -> Room:
     url = (tmp_path / "store").as_uri()
     spec = tiny_text_encoder(tmp_path / "encoder")
     return Room(postgres, tmp_path, TextEncoderResource(spec=spec, store_url=url))
+
+
+def until_somebody_waits(db: psycopg.Connection) -> None:
+    """Return once another session of this database waits for a lock; it may take ten seconds."""
+    deadline = time.monotonic() + 10
+    while not db.execute(
+        """
+        SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+        """
+    ).fetchall():
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.01)
 
 
 def metadata(result: dg.ExecuteInProcessResult, asset: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Read pages to passages and vectors, with the default encoder, on a fresh database and store."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ from psycopg.sql import SQL, Identifier
 import store.batches
 import store.chunk_embeddings
 import store.chunks
+import store.ocr_pages
 import store.page_batches
 from assets.chunk_embeddings import chunk_embeddings
 from assets.chunks import chunks
 from assets.text_channel import chunk_embeddings_spec
 from assets.text_encoders import text_encoders
-from core.chunks import CHUNKS, readable
-from core.text_encoders import parse_text_encoder
+from core.chunks import CHUNKS, passages_of, readable
+from core.reading import PageText
+from core.text_encoders import Encoded, parse_text_encoder
+from core.work import Job
 from orchestration.specs import text_specs_in_force
 from resources.settings import Reading
-from resources.text_encoder import text_folder
-from tests.assets.conftest import TEXT, Room, metadata
+from resources.text_encoder import OnnxTextEncoder, text_folder
+from tests.assets.conftest import DIGEST, TEXT, Room, metadata, until_somebody_waits
 from tests.passages import WordEncoder
 from tests.resources.tiny_text_encoders import tiny_text_encoder
 
@@ -148,6 +152,98 @@ def test_passages_of_another_length_are_made_and_embedded_by_night_too(
     assert store.chunk_embeddings.missing(db, room.text_encoder.describe().encoder_id) == 0
     db.execute("DELETE FROM chunks WHERE page = 2")
     assert unfinished() == [key]
+
+
+def read_anew(db: psycopg.Connection, room: Room, page: int, text: str) -> None:
+    """Another reading of a page, stored as its asset does it."""
+    job = Job("ocr_pages", "another", (), 256, "another run")
+    with db.transaction():
+        store.ocr_pages.replace(db, job, DIGEST, page, PageText("ocr", "eng", 150, 90, text))
+
+
+def stored_texts(db: psycopg.Connection) -> list[tuple[int, str]]:
+    rows = db.execute("SELECT page, text FROM chunks ORDER BY page, ordinal").fetchall()
+    return [(page, text.strip()) for page, text in rows]
+
+
+def test_a_page_that_is_read_anew_while_it_is_divided_is_divided_as_it_is_now(
+    room: Room, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read(db, "The rent.", "The cells.")
+    divided: list[str] = []
+
+    def meanwhile(text: str, *others: Any) -> Any:
+        divided.append(text)
+        if text == "The cells.":
+            read_anew(db, room, 2, "The lease.")
+        return passages_of(text, *others)
+
+    monkeypatch.setattr("assets.chunks.passages_of", meanwhile)
+    result = room.run(text_encoders, chunks)
+    assert result.success
+    assert divided == ["The rent.", "The cells.", "The lease."]  # and what was the same not again
+    assert stored_texts(db) == [(1, "The rent."), (2, "The lease.")]
+    assert numbers(result, "chunks")["items"] == 2
+
+
+def test_a_page_that_is_gone_by_the_time_it_is_divided_is_not_done(
+    room: Room, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read(db, "The rent.")
+
+    def meanwhile(text: str, *others: Any) -> Any:
+        db.execute("DELETE FROM ocr_pages")
+        return passages_of(text, *others)
+
+    monkeypatch.setattr("assets.chunks.passages_of", meanwhile)
+    assert room.run(text_encoders, chunks).success
+    assert db.execute("SELECT FROM work WHERE asset = 'chunks'").fetchall() == []
+
+
+def test_passages_that_change_while_they_are_embedded_are_embedded_as_they_are_now(
+    room: Room, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read(db, "The rent.", "The cells.")
+    assert room.run(text_encoders, chunks).success
+    embedded: list[str] = []
+    encode = OnnxTextEncoder.encode
+
+    def meanwhile(self: OnnxTextEncoder, texts: Sequence[str], kind: Any) -> Encoded:
+        embedded.extend(texts)
+        if texts == ["The cells."]:
+            read_anew(db, room, 2, "The lease.")
+            assert room.run(chunks).success
+        return encode(self, texts, kind)
+
+    monkeypatch.setattr(OnnxTextEncoder, "encode", meanwhile)
+    assert room.run(chunk_embeddings).success
+    assert embedded[-3:] == ["The rent.", "The cells.", "The lease."]
+    described = room.text_encoder.describe()
+    assert store.chunk_embeddings.missing(db, described.encoder_id) == 0
+
+
+def test_what_is_made_of_a_page_waits_for_whoever_is_reading_it(
+    room: Room, db: psycopg.Connection
+) -> None:
+    room.read(db, "The rent.")
+    job = Job("chunks", "spec", tuple(store.page_batches.keys(db)), 256, "run")
+    (page,) = store.ocr_pages.pending_read(db, job, 1)
+    with db.transaction():
+        assert store.ocr_pages.still_says(db, page)
+
+    def look() -> bool:
+        with room.postgres.connect() as other, other.transaction():
+            return store.ocr_pages.still_says(other, page)
+
+    with ThreadPoolExecutor(1) as another, room.postgres.connect() as watching:
+        with db.transaction():
+            store.ocr_pages.replace(
+                db, job, DIGEST, 1, PageText("ocr", "eng", 150, 90, "The lease.")
+            )
+            asked = another.submit(look)
+            until_somebody_waits(watching)
+            assert not asked.done()
+        assert asked.result(30) is False
 
 
 def test_what_the_encoder_does_not_see_or_know_is_told(room: Room, db: psycopg.Connection) -> None:

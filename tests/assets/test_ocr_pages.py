@@ -1,5 +1,6 @@
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,14 @@ import pytest
 
 import resources.tesseract
 import store.ocr_pages
+import store.page_batches
 import store.searchable_pdfs
+from core.reading import PageText
+from core.work import Job
 from resources.settings import Reading
+from store.database import Db
 from store.ocr_pages import OcrPage
-from tests.assets.conftest import Pipeline, metadata
+from tests.assets.conftest import Pipeline, metadata, until_somebody_waits
 from tests.written_pages import (
     LINES,
     blank_page,
@@ -110,6 +115,76 @@ def test_the_searchable_copy_looks_the_same_and_has_the_words(
     assert troubles(pipeline, "searchable_pdfs") == [
         ("degraded", "1 of 3 pages have not been read")
     ]
+
+
+def test_a_copy_is_made_again_of_a_page_that_is_read_anew_while_it_is_made(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (received,) = pipeline.receive(written(tmp_path / "two.pdf", text_page, text_page))
+    (result,) = pipeline.run(only=CHAIN)
+    assert result.success
+    assert received.document is not None
+    document_id = received.document.document_id
+    job = Job("ocr_pages", "another", (), 256, "another run")
+    said = [as_recognized(page) for page in pages_of(pipeline, document_id, 2)]
+    recognized, calls = store.searchable_pdfs.recognized, []
+
+    def meanwhile(db: Db, document_id: str, after: int, limit: int) -> list[OcrPage]:
+        """A page says more as soon as it was looked at; the other one is read for the first time"""
+        found = recognized(db, document_id, after, limit)
+        calls.append(len(found))
+        if len(calls) in (1, 2):
+            page = len(calls)
+            with pipeline.postgres.connect() as other, other.transaction():
+                store.ocr_pages.replace(other, job, document_id, page, said[page - 1])
+        return found
+
+    with pipeline.postgres.connect() as db:
+        db.execute("DELETE FROM ocr_pages WHERE page = 2")
+    monkeypatch.setattr(store.searchable_pdfs, "recognized", meanwhile)
+    (result,) = pipeline.run(only=["searchable_pdfs"])
+    assert result.success
+    assert metadata(result, "searchable_pdfs")[-1]["items"] == 1
+    assert troubles(pipeline, "searchable_pdfs") == []  # both pages are read by now
+    with pipeline.postgres.connect() as db:
+        copy = store.searchable_pdfs.get(db, document_id)
+    assert copy is not None
+    assert copy.pages == 2
+
+
+def as_recognized(page: OcrPage) -> PageText:
+    """What a page says, as if none of it stood in the file."""
+    words = tuple(replace(word, confidence=90.0) for word in page.decoded_words())
+    return PageText("ocr", page.language, 150.0, 90.0, page.text, words)
+
+
+def test_a_page_that_is_being_read_for_the_first_time_is_waited_for(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    (received,) = pipeline.receive(written(tmp_path / "two.pdf", text_page, text_page))
+    pipeline.run(only=CHAIN)
+    assert received.document is not None
+    document_id = received.document.document_id
+    second = pages_of(pipeline, document_id, 2)[1]
+    with pipeline.postgres.connect() as db, pipeline.postgres.connect() as watching:
+        db.execute("DELETE FROM ocr_pages WHERE page = 2")
+        keys = tuple(store.page_batches.keys(db))
+        job = Job("searchable_pdfs", "spec", keys, 256, "run")
+        (item,) = store.searchable_pdfs.pending(db, job, 1)
+        with db.transaction():
+            assert store.searchable_pdfs.is_of_these_pages(db, item)
+
+        def look() -> bool:
+            with pipeline.postgres.connect() as other, other.transaction():
+                return store.searchable_pdfs.is_of_these_pages(other, item)
+
+        with ThreadPoolExecutor(1) as another:
+            with db.transaction():
+                store.ocr_pages.replace(db, job, document_id, 2, as_recognized(second))
+                asked = another.submit(look)
+                until_somebody_waits(watching)
+                assert not asked.done()
+            assert asked.result(30) is False
 
 
 def test_a_language_that_is_not_installed_is_an_error_that_says_what_is(
