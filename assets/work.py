@@ -159,6 +159,7 @@ def work_through(
             batch = items[: plan.batch]
             watch.predicted_mb = max(watch.predicted_mb, plan.predicted_peak_mb)
             widest = max(widest, len(batch))
+            wanted = store.work.not_done(db, job, [item.unit for item in batch])
             results = _attempt(compute, batch, watch)
             if isinstance(results, _Misfit):
                 halved += 1
@@ -171,8 +172,9 @@ def work_through(
                     continue
                 planned_mb = base_mb + item_mb(batch[0])
                 results = [_too_large(job, results, planned_mb)]
-            done += _keep(db, job, batch, results, keep)
+            done += _keep(db, job, batch, results, wanted, keep)
         with db.transaction():
+            store.work.take_turn(db, job)
             if closing is not None:
                 closing(db, job)
             store.work.forget_earlier_specs(db, job)
@@ -233,12 +235,21 @@ def _keep(
     job: Job,
     items: Sequence[Item],
     results: Sequence[Result | Refused],
+    wanted: Sequence[str],
     keep: Callable[[Db, Job, Item, Result], Outcome | None],
 ) -> int:
-    """Store results and how they went, in one transaction; how many units are done with that."""
+    """Store results and how they went, in one transaction; how many units are done with that.
+
+    Where another run has done a unit that was ``wanted`` when the batch was begun, it stays as it
+    is: to put the same once more in its place would undo what that run has made of it since.
+    """
     with db.transaction():
+        store.work.take_turn(db, job)
+        done_elsewhere = set(wanted).difference(store.work.not_done(db, job, wanted))
         outcomes: list[Outcome] = []
         for item, result in zip(items, results, strict=True):
+            if item.unit in done_elsewhere:
+                continue
             if isinstance(result, InputError | BudgetError):
                 outcomes.append(
                     Outcome(

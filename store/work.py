@@ -77,6 +77,17 @@ def record(db: Connection, job: Job, outcomes: Sequence[Outcome]) -> None:
         )
 
 
+def take_turn(db: Connection, job: Job) -> None:
+    """Be the only one who writes what this asset makes, until the transaction ends.
+
+    Two runs over the same units would else put the same rows in the same place, where one of them
+    fails, or wait for each other.
+    """
+    db.execute(
+        "SELECT pg_advisory_xact_lock(hashtext('asset ' || %(asset)s))", {"asset": job.asset}
+    )
+
+
 def not_done(db: Connection, job: Job, units: Sequence[str]) -> list[str]:
     """Those of some units that the job has still to do, in their order."""
     rows = db.execute(
@@ -176,6 +187,19 @@ def exchange(db: Connection, serving: str, waiting: str, spec: str) -> None:
     db.execute(
         "UPDATE work SET asset = %(serving)s WHERE asset = %(next)s AND spec = %(spec)s", values
     )
+
+
+def reason_of_failure(db: Connection, asset: str, unit: str) -> str:
+    """Why a unit failed last, under whatever spec and in whatever partition; empty: it did not."""
+    row = db.execute(
+        """
+        SELECT reason FROM work
+        WHERE asset = %(asset)s AND unit = %(unit)s AND status = 'failed'
+        ORDER BY done_at DESC LIMIT 1
+        """,
+        {"asset": asset, "unit": unit},
+    ).fetchone()
+    return "" if row is None else row[0]
 
 
 def has_failed(db: Connection, asset: str, unit: str) -> bool:

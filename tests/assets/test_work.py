@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import dagster as dg
@@ -12,12 +14,14 @@ import psycopg
 import pytest
 
 import store.page_batches
+import store.work
 from assets.work import Refused, complete_check, each, work_through
 from core.errors import BudgetError, InputError
 from core.work import Job, Outcome
 from resources.memory import MemoryContract, memory_budget, tree_mb
 from resources.postgres import Postgres
 from store.database import Db
+from tests.assets.conftest import until_somebody_waits
 
 KEY = "abc-p00001"
 UNITS = [f"unit-{number}" for number in range(8)]
@@ -69,6 +73,7 @@ def make(
     room_mb: int = 120,
     item_mb: float = 1.0,
     exactly_mb: int = 0,
+    keeping: Callable[[Db, Job, Unit, int], Outcome | None] = keep,
 ) -> dg.ExecuteInProcessResult:
     @dg.asset(
         partitions_def=dg.StaticPartitionsDefinition([KEY]),
@@ -86,7 +91,7 @@ def make(
             recompute=False,
             pending=pending,
             compute=compute,
-            keep=keep,
+            keep=keeping,
             item_mb=lambda unit: item_mb,
             most=8,
             parallel=8,
@@ -242,6 +247,78 @@ def test_an_op_that_keeps_what_its_units_held_is_blamed_and_not_its_units(
     finally:
         kept.clear()
     assert set(statuses(db).values()) == {"ok"}
+
+
+def test_what_another_run_did_meanwhile_is_waited_for_and_left_as_it_is(
+    postgres: Postgres, db: psycopg.Connection, batch: None
+) -> None:
+    """Two runs over the same papers compute the same; the other one is just writing it."""
+    db.execute("CREATE TABLE things (unit text PRIMARY KEY, made_by text)")
+    theirs = Job("things", "things-1", (KEY,), 256, "another")
+    has_written = threading.Event()
+
+    def put(other: Db, unit: Unit, made_by: str) -> Outcome:
+        """In place of what was there, as many a store does it."""
+        other.execute("DELETE FROM things WHERE unit = %s", [unit.unit])
+        other.execute("INSERT INTO things VALUES (%s, %s)", [unit.unit, made_by])
+        return Outcome(unit.unit, KEY, made=1)
+
+    def another_run() -> None:
+        with (
+            postgres.connect() as other,
+            postgres.connect() as watching,
+            other.transaction(),
+        ):
+            store.work.take_turn(other, theirs)
+            made = [put(other, Unit(name), "another") for name in UNITS[:6]]
+            store.work.record(other, theirs, made)
+            has_written.set()
+            until_somebody_waits(watching)
+
+    batches: list[int] = []
+
+    def compute(units: Sequence[Unit]) -> list[int | Refused]:
+        batches.append(len(units))
+        if len(batches) == 1:
+            others.submit(another_run).add_done_callback(ended.append)
+            assert has_written.wait(30)
+        return [1] * len(units)
+
+    def keep_thing(db: Db, job: Job, unit: Unit, result: int) -> Outcome:
+        return put(db, unit, "this one")
+
+    ended: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as others:
+        result = make(postgres, compute, keeping=keep_thing)
+    assert [future.exception() for future in ended] == [None]
+    assert numbers(result)["items"] == 2
+    assert batches == [8]
+    rows = db.execute("SELECT made_by, count(*) FROM things GROUP BY 1 ORDER BY 1").fetchall()
+    assert rows == [("another", 6), ("this one", 2)]
+    assert set(statuses(db).values()) == {"ok"}
+
+
+@pytest.mark.usefixtures("batch")
+def test_a_unit_that_is_not_kept_is_still_to_be_done(
+    postgres: Postgres, db: psycopg.Connection
+) -> None:
+    stale = {"unit-2", "unit-5"}
+
+    def keep_fresh(db: Db, job: Job, unit: Unit, result: int) -> Outcome | None:
+        if unit.unit in stale:
+            stale.remove(unit.unit)
+            return None
+        return keep(db, job, unit, result)
+
+    seen: list[str] = []
+
+    def compute(units: Sequence[Unit]) -> list[int | Refused]:
+        seen.extend(unit.unit for unit in units)
+        return [1] * len(units)
+
+    assert numbers(make(postgres, compute, keeping=keep_fresh))["items"] == 8
+    assert seen == [*UNITS, "unit-2", "unit-5"]
+    assert statuses(db) == dict.fromkeys(UNITS, "ok")
 
 
 def test_a_database_that_goes_away_costs_the_batch_at_hand_and_nothing_else(
