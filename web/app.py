@@ -185,7 +185,8 @@ def create_app(
                     415, "send the file itself as the body, with Content-Type: application/pdf"
                 )
             if not uploading.acquire():
-                raise UploadError(503, "too many uploads at the same time; try again in a moment")
+                reason = "too many uploads at the same time; try again in a moment"
+                raise UploadError(503, reason, LIMITS.upload_retry_s)
             try:
                 length = int(request.headers.get("content-length", "0"))
                 await run_in_threadpool(require_room, places.inbox, length)
@@ -206,7 +207,7 @@ def create_app(
             outcome = "known" if known else "waiting"
         except UploadError as refusal:
             outcome = f"refused {refusal.status}"
-            raise HTTPException(refusal.status, str(refusal)) from refusal
+            raise HTTPException(refusal.status, str(refusal), refusal.headers) from refusal
         finally:
             metrics.uploaded(outcome, size)
         response.status_code = 200 if known else 202

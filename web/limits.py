@@ -28,6 +28,9 @@ class Limits:
     uploads: int = 4
     """At the same time; more only share the same line."""
 
+    upload_retry_s: int = 10
+    """When one that found no place may try again: a paper of some MB is through by then."""
+
     free_bytes: int = 1 << 30
     """Left on the disk that uploads go to; below it none is taken and the service is not healthy:
     the database on the same disk needs room to go on."""

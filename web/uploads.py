@@ -29,11 +29,12 @@ NAME_LETTERS = 200
 
 
 class UploadError(Exception):
-    """The upload is refused: a status and a reason."""
+    """The upload is refused: a status, a reason, and when it may be tried again (0: not said)."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, retry_s: int = 0) -> None:
         super().__init__(reason)
         self.status = status
+        self.headers = {"Retry-After": str(retry_s)} if retry_s else None
 
 
 @dataclass(frozen=True)

@@ -293,6 +293,40 @@ def test_one_request_too_many_is_refused_as_every_other_error_is(
         )
 
 
+def test_one_upload_too_many_is_told_when_to_try_again(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.app.LIMITS", _less(uploads=1))
+    begun, let_go = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield b"%PDF-1.7\n"
+        begun.set()
+        let_go.wait(30)
+
+    search = TextSearch(postgres, lambda _: WordEncoder())
+    inbox, store_url = tmp_path / "inbox", (tmp_path / "store").as_uri()
+    with (
+        serving(search, postgres, inbox, store_url, Access()) as client,
+        ThreadPoolExecutor(1) as others,
+    ):
+
+        def send(data: bytes | Iterator[bytes]) -> httpx2.Response:
+            kind = {"Content-Type": "application/pdf"}
+            return client.post("/documents", content=data, headers=kind)
+
+        first = others.submit(send, slowly())
+        assert begun.wait(30)
+        while (second := send(b"%PDF-1.7\n")).status_code == 202:
+            time.sleep(0.1)  # the first may still be on its way
+        assert second.status_code == 503
+        assert second.json()["reason"].startswith("too many uploads at the same time")
+        assert second.headers["retry-after"] == "10"
+        let_go.set()
+        assert first.result(30).status_code == 202
+        assert send(b"%PDF-1.7\n").status_code == 202
+
+
 def test_hostile_texts_are_texts(home: Home) -> None:
     texts = [text[:900] for family in FAMILIES for text in of_family(family)[:4] if text]
     for text in texts:
