@@ -17,8 +17,8 @@ class PaperSpec:
     photographs, the shadow of a spine."""
 
     faint: float = 64.0
-    """How much darker than its paper the darkest ink is, below which its contrast is stretched. The
-    faintest pages of the bench have 86, and are read better as they are."""
+    """How much darker than its paper the darkest ink is, below which its contrast is stretched: a
+    quarter of what black on white has. What is darker is read as it is."""
 
     least_ink: float = 8.0
     """What is closer to its paper is not stretched: nobody can read it, and paper is not ink."""
