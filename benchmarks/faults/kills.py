@@ -12,6 +12,7 @@ privilege and misses none; so this works on Linux alone.
 import contextlib
 import ctypes
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -87,6 +88,7 @@ class Installation:
     root: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     _bystanders: set[int] = field(default_factory=set)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def papers(self) -> Path:
@@ -145,7 +147,7 @@ class Installation:
     def begin(self, *arguments: str) -> "Run":
         """Start a command of ``quire``, the run over all papers by default."""
         words = list(arguments) or ["run", str(self.papers), "--out", str(self.out)]
-        log = self.root / "last.log"
+        log = self.root / f"run-{next(self._numbers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "orchestration.cli", *words],
