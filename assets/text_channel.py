@@ -1,7 +1,6 @@
 """Which text encoder serves, and which one waits to take its place."""
 
 import store.chunk_embeddings
-from core.encoders import EncoderError
 from core.text_encoders import TextEncoderSpec
 from core.work import spec_id
 from resources.text_encoder_resource import TextEncoderResource
@@ -14,17 +13,10 @@ def serving_text_encoder(db: Db, text_encoder: TextEncoderResource) -> TextEncod
     Raises:
         EncoderError: It is not to be had, or more than two are configured.
     """
-    configured = list(text_encoder.each())
+    configured = text_encoder.each()
     if len(configured) == 1:
         return text_encoder
-    if len(configured) > 2:
-        raise EncoderError(
-            f"{len(configured)} text encoders are configured: name the one that serves and the one "
-            "that is to take its place"
-        )
-    switched = store.chunk_embeddings.switched_to(db)
-    named = (one for one in configured if switched and one.is_called(switched))
-    return next(named, configured[0])
+    return text_encoder.serving(store.chunk_embeddings.switched_to(db) or "")
 
 
 def waiting_text_encoder(db: Db, text_encoder: TextEncoderResource) -> TextEncoderResource | None:

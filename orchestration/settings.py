@@ -4,13 +4,14 @@ import contextlib
 import ctypes
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from core.encoders import OWN
+from core.encoders import OWN, each_encoder
 from core.text import NO_CREDENTIALS, holds_credentials
+from core.text_encoders import each_text_encoder
 
 _DAGSTER_YAML = """\
 # Written by Quire; delete the file to have it written anew.
@@ -67,7 +68,8 @@ class Settings:
         store_url: ``QUIRE_STORE_URL``: where files and pixels go; by default below ``home``.
         inbox: ``QUIRE_INBOX``: the folder that the inbox sensor watches; by default below ``home``.
         image_encoder: ``QUIRE_IMAGE_ENCODER``: the encoder channel's model, by default the one that
-            comes with Quire; ``none``, which is empty here: no such channel.
+            comes with Quire; ``none``, which is empty here: no such channel. Two with a blank
+            between them while one takes the other's place.
         scans: ``QUIRE_SCANS``: the folder of photographs that the scans sensor watches; by default
             below ``home``.
         gallery_encoder: ``QUIRE_GALLERY_ENCODER``: what items of the gallery are recalled by:
@@ -77,7 +79,7 @@ class Settings:
         languages: ``QUIRE_LANGUAGES``: what pages are written in, as tesseract names languages,
             joined by a plus sign (``eng+deu``).
         text_encoder: ``QUIRE_TEXT_ENCODER``: what passages are found by; by default the one that
-            comes with Quire.
+            comes with Quire. Two, likewise.
         remote_hosts: ``QUIRE_REMOTE_HOSTS``: hosts that texts may be sent to; empty: none.
         text_api_key: ``QUIRE_TEXT_API_KEY``: key of the service that encodes texts, if one does.
         serve_api_key: ``QUIRE_SERVE_API_KEY``: what clients of ``quire serve`` have to bring.
@@ -133,12 +135,14 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         database_url=known.get("QUIRE_DATABASE_URL", ""),
         store_url=_address("QUIRE_STORE_URL", known, (home / "store").as_uri()),
         inbox=Path(known.get("QUIRE_INBOX") or home / "inbox").expanduser().absolute(),
-        image_encoder=_encoder(known.get("QUIRE_IMAGE_ENCODER") or OWN),
+        image_encoder=_two("QUIRE_IMAGE_ENCODER", _encoder(known), each_encoder),
         scans=Path(known.get("QUIRE_SCANS") or home / "scans").expanduser().absolute(),
         gallery_encoder=known.get("QUIRE_GALLERY_ENCODER") or "descriptor",
         detector=known.get("QUIRE_DETECTOR", ""),
         languages=known.get("QUIRE_LANGUAGES") or "eng",
-        text_encoder=known.get("QUIRE_TEXT_ENCODER") or "minilm",
+        text_encoder=_two(
+            "QUIRE_TEXT_ENCODER", known.get("QUIRE_TEXT_ENCODER") or "minilm", each_text_encoder
+        ),
         remote_hosts=known.get("QUIRE_REMOTE_HOSTS", ""),
         text_api_key=known.get("QUIRE_TEXT_API_KEY", ""),
         serve_api_key=known.get("QUIRE_SERVE_API_KEY", ""),
@@ -150,8 +154,20 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
-def _encoder(text: str) -> str:
+def _encoder(known: Mapping[str, str]) -> str:
+    text = known.get("QUIRE_IMAGE_ENCODER") or OWN
     return "" if text.strip() == "none" else text
+
+
+def _two(name: str, text: str, each: Callable[[str], Sequence[str]]) -> str:
+    """The setting, which names two encoders at most."""
+    count = len(each(text))
+    if count > 2:
+        raise ValueError(
+            f"{name} names {count} encoders: it takes one, or with a blank between them the one "
+            "that serves and the one that is to take its place"
+        )
+    return text
 
 
 def _default_home(known: Mapping[str, str]) -> Path:

@@ -203,15 +203,35 @@ def describe_text_encoder(choice: str, images: ImageFiles | None) -> TextEncoder
     return manifest.described(manifest.chosen())
 
 
-def is_called(choice: str, images: ImageFiles | None, encoder_id: str) -> bool:
-    """Whether an encoder has this id; what has not been converted yet has none.
+def serving_of(choices: Sequence[str], images: ImageFiles | None, switched: str) -> str:
+    """Of the encoders that are configured the one that was last switched to, or else the first.
+
+    Args:
+        choices: As ``QUIRE_TEXT_ENCODER`` has them, one by one.
+        images: The image store.
+        switched: Id of the one that was last switched to; empty where nobody ever switched.
 
     Raises:
-        EncoderError: It is not to be had, so nobody knows: another one must not take its place.
+        EncoderError: More than two are configured. Or none of those at hand has that id, and one
+            is not to be had, so nobody knows: another one must not take its place.
     """
-    with contextlib.suppress(NotConvertedError):
-        return describe_text_encoder(choice, images).encoder_id == encoder_id
-    return False
+    if len(choices) > 2:
+        raise EncoderError(
+            f"{len(choices)} text encoders are configured: name the one that serves and the one "
+            "that is to take its place"
+        )
+    unknown: EncoderError | None = None
+    for choice in choices if switched and len(choices) == 2 else ():
+        try:
+            if describe_text_encoder(choice, images).encoder_id == switched:
+                return choice
+        except NotConvertedError:
+            continue  # nobody can have switched to it
+        except EncoderError as error:
+            unknown = error
+    if unknown is not None:
+        raise unknown
+    return choices[0]
 
 
 def open_text_encoder(

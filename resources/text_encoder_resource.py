@@ -15,9 +15,9 @@ from resources.image_files import StoredFiles
 from resources.remote_text_encoder import RemoteAccess
 from resources.text_encoder import (
     describe_text_encoder,
-    is_called,
     open_text_encoder,
     open_tokens,
+    serving_of,
 )
 
 
@@ -69,9 +69,10 @@ class TextEncoderResource(dg.ConfigurableResource):
         """
         return describe_text_encoder(self.spec, StoredFiles(self.store_url))
 
-    def is_called(self, encoder_id: str) -> bool:
-        """Whether this is its id; see ``resources.text_encoder.is_called``."""
-        return is_called(self.spec, StoredFiles(self.store_url), encoder_id)
+    def serving(self, switched: str) -> "TextEncoderResource":
+        """The one that serves; see ``resources.text_encoder.serving_of``."""
+        each = {one.spec: one for one in self.each()}
+        return each[serving_of(list(each), StoredFiles(self.store_url), switched)]
 
     def tokens(self) -> Tokens:
         """What it reads, without its weights.

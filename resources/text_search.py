@@ -41,7 +41,7 @@ from core.text_encoders import WITNESS, TextEncoder, each_text_encoder, require_
 from resources.database import DatabaseAccess, is_gone
 from resources.image_files import ImageFiles
 from resources.remote_text_encoder import RemoteAccess
-from resources.text_encoder import is_called, open_text_encoder
+from resources.text_encoder import open_text_encoder, serving_of
 from store.database import Db
 from store.search import State
 
@@ -582,8 +582,8 @@ def open_serving(
     choices = each_text_encoder(setting)
 
     def open_it(switched: str) -> TextEncoder:
-        called = (choice for choice in choices if switched and is_called(choice, images, switched))
-        return open_text_encoder(next(called, choices[0]), images, cores=cores, remote=remote)
+        serving = serving_of(choices, images, switched)
+        return open_text_encoder(serving, images, cores=cores, remote=remote)
 
     return open_it
 

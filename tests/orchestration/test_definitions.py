@@ -113,6 +113,21 @@ def test_a_setting_that_cannot_be_read_names_its_variable() -> None:
         from_environment({"QUIRE_MEMORY_MB": "lots", "HOME": "/tmp"})
 
 
+@pytest.mark.parametrize(
+    ("name", "three"),
+    [
+        ("QUIRE_TEXT_ENCODER", "minilm hf:some/model@384 sentence-transformers:/models/e5"),
+        ("QUIRE_IMAGE_ENCODER", "quire open_clip:/models/a open_clip:/models/b"),
+    ],
+)
+def test_more_than_two_encoders_are_refused_before_anything_is_done(name: str, three: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} names 3 encoders: it takes one, or with a blank"):
+        from_environment({name: three, "HOME": "/tmp"})
+    first, second, _ = three.split()
+    settings = from_environment({name: f"{first} {second} {first}", "HOME": "/tmp"})
+    assert f"{first} {second} {first}" in (settings.text_encoder, settings.image_encoder)
+
+
 def test_the_data_of_a_home_stay_below_it(tmp_path: Path) -> None:
     settings = from_environment({"QUIRE_HOME": str(tmp_path)})
     assert settings.data_dir.is_relative_to(tmp_path)
