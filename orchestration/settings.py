@@ -12,6 +12,7 @@ from typing import Literal, TypeVar, get_args
 from core.encoders import OWN, each_encoder
 from core.text import NO_CREDENTIALS, holds_credentials
 from core.text_encoders import each_text_encoder
+from resources import scratch
 
 _DAGSTER_YAML = """\
 # Written by Quire; delete the file to have it written anew.
@@ -179,7 +180,9 @@ def prepare_dagster_home(settings: Settings, storage_url: str) -> None:
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     config = settings.dagster_home / "dagster.yaml"
     if not config.exists():
-        config.write_text(_DAGSTER_YAML)
+        # In one move: with an empty file Dagster would use a storage of its own, not the database.
+        with scratch.partial_file(settings.dagster_home, config) as file:
+            file.write(_DAGSTER_YAML.encode())
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     os.environ["QUIRE_DAGSTER_STORAGE_URL"] = storage_url
     os.environ["QUIRE_HOME"] = str(settings.home)

@@ -8,7 +8,7 @@ import pytest
 
 from orchestration.definitions import defs, resources_of
 from orchestration.requests import chunks, range_tags, requests_for
-from orchestration.settings import from_environment
+from orchestration.settings import from_environment, prepare_dagster_home
 
 ASSETS = {
     "documents",
@@ -126,6 +126,29 @@ def test_more_than_two_encoders_are_refused_before_anything_is_done(name: str, t
     first, second, _ = three.split()
     settings = from_environment({name: f"{first} {second} {first}", "HOME": "/tmp"})
     assert f"{first} {second} {first}" in (settings.text_encoder, settings.image_encoder)
+
+
+def test_what_dagster_is_told_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that start at the same time the second one would read the half."""
+    for name in (
+        "DAGSTER_HOME",
+        "QUIRE_DAGSTER_STORAGE_URL",
+        "QUIRE_HOME",
+        "QUIRE_MEMORY_MB",
+        "QUIRE_BESIDE",
+    ):
+        monkeypatch.setenv(name, "")
+    settings = from_environment({"QUIRE_HOME": str(tmp_path)})
+    file = settings.dagster_home / "dagster.yaml"
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestration.settings._DAGSTER_YAML", "storage: \ud800")
+        with pytest.raises(UnicodeEncodeError):
+            prepare_dagster_home(settings, "postgresql+psycopg2:///x")
+    assert list(settings.dagster_home.iterdir()) == []
+    prepare_dagster_home(settings, "postgresql+psycopg2:///x")
+    assert file.read_text().endswith("success: -1\n")
 
 
 def test_the_data_of_a_home_stay_below_it(tmp_path: Path) -> None:
