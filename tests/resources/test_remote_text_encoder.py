@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -13,14 +14,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 
 import resources.guarded_http
 from core.encoders import EncoderError
-from core.text_encoders import E5_PREFIXES, RemoteSpec, TextEncoderChoice, parse_text_encoder
+from core.search import ChannelName, Query
+from core.text_encoders import (
+    E5_PREFIXES,
+    REMOTE_QUERY,
+    RemoteSpec,
+    TextEncoderChoice,
+    TextEncoderSpec,
+    parse_text_encoder,
+)
 from resources.guarded_http import RemoteError, resolve, retry_after_s
-from resources.remote_text_encoder import Breaker, RemoteAccess, RemoteTextEncoder
+from resources.image_files import StoredFiles
+from resources.postgres import Postgres
+from resources.remote_text_encoder import Breaker, RemoteAccess, RemoteTextEncoder, remote_spec
 from resources.text_encoder import open_text_encoder
+from resources.text_search import TextSearch, open_serving
+from tests.passages import Said, WordEncoder, keep
 
 KEY = "sk-a-secret-that-nobody-sees"
 DIM = 4
@@ -91,18 +105,26 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, self.rows(self.told.encode(texts).tolist()))
 
 
-def status(code: int, **headers: str) -> Callable[[Handler, list[str]], None]:
+Way = Callable[[Handler, list[str]], None]
+
+
+def status(code: int, **headers: str) -> Way:
     return lambda handler, _: handler.send(
         code, f'{{"error": "{KEY} was wrong"}}'.encode(), **headers
     )
 
 
-def body(make: Callable[[Handler, list[str]], bytes]) -> Callable[[Handler, list[str]], None]:
+def body(make: Callable[[Handler, list[str]], bytes]) -> Way:
     return lambda handler, texts: handler.send(200, make(handler, texts))
 
 
 def slow(handler: Handler, texts: list[str]) -> None:
     time.sleep(0.6)
+    handler.well(texts)
+
+
+def slower(handler: Handler, texts: list[str]) -> None:
+    time.sleep(REMOTE_QUERY.read_s + 1)
     handler.well(texts)
 
 
@@ -244,7 +266,7 @@ def test_a_wait_that_is_asked_for_is_kept_up_to_a_bound(server: Server) -> None:
     assert retry_after_s("soon") is None
 
 
-WRONG: dict[str, tuple[Callable[[Handler, list[str]], None], str, int]] = {
+WRONG: dict[str, tuple[Way, str, int]] = {
     "slow": (slow, "took too long", 3),
     "trickling": (trickling, "took too long", 3),
     "half a body": (half, "connection .* failed", 3),
@@ -387,3 +409,81 @@ def test_a_loopback_name_that_leads_out_is_refused_and_an_unknown_one_is_told() 
     with pytest.raises(RemoteError, match="cannot be found") as raised:
         resolve("no-such-host.invalid", 443, loopback=False, timeout_s=5.0)
     assert raised.value.worth_trying_again
+
+
+# Searching, while somebody waits.
+
+
+@dataclass
+class Remembered(WordEncoder):
+    """What the service gave when the stored vectors were made."""
+
+    described: TextEncoderSpec = field(default_factory=lambda: SPEC)
+
+    @property
+    def spec(self) -> TextEncoderSpec:
+        return self.described
+
+
+SPEC = TextEncoderSpec("-", "", "", "", "", 1, 1)
+PAGES = [Said("a.pdf", 1, "The cat sat by the river"), Said("a.pdf", 2, "Nothing of interest")]
+
+
+@pytest.fixture
+def afar(
+    server: Server, db: psycopg.Connection, postgres: Postgres
+) -> Iterator[Callable[[RemoteSpec], TextSearch]]:
+    """Searches in what the service embedded, given how long it is waited for."""
+    chosen = choice(server, dim=48)
+    stored = Remembered(described=remote_spec(chosen))
+    keep(db, PAGES, stored)
+    server.encode = lambda texts: stored.encode(texts, "query").vectors
+    opened: list[TextSearch] = []
+
+    def search(limits: RemoteSpec) -> TextSearch:
+        access = RemoteAccess(f"127.0.0.1:{server.port}", KEY, limits)
+        no_images = StoredFiles("file:///nowhere")
+        opened.append(TextSearch(postgres, open_serving(str(chosen), no_images, remote=access)))
+        return opened[-1]
+
+    yield search
+    for each in opened:
+        each.close()
+
+
+@pytest.mark.parametrize("way", [slower, trickling], ids=["silent", "trickling"])
+def test_a_search_is_answered_by_words_when_a_service_takes_longer_than_somebody_waits(
+    server: Server, afar: Callable[[RemoteSpec], TextSearch], way: Way
+) -> None:
+    server.ways = [way]
+    started = time.monotonic()
+    answer = afar(REMOTE_QUERY).search(Query("cat", top_k=1))
+    assert REMOTE_QUERY.read_s < time.monotonic() - started < REMOTE_QUERY.total_s + 2
+    assert [(channel.name, channel.ran) for channel in answer.channels] == [
+        (ChannelName.DENSE, False), (ChannelName.WORDS, True),
+    ]  # fmt: skip
+    assert [hit.page for hit in answer.hits] == [1]
+    assert re.match(
+        "not searched by meaning: the query was not encoded: .* took too long", answer.degraded[0]
+    )
+    assert len(server.asked) == 1  # nobody waits for a second attempt
+
+
+def test_a_service_that_is_slow_again_and_again_is_not_waited_for_and_asked_again_later(
+    server: Server, afar: Callable[[RemoteSpec], TextSearch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searching = afar(replace(REMOTE_QUERY, read_s=0.3, total_s=0.5, failures=2, rest_s=1.5))
+    server.ways = [slow]
+    for _ in range(2):
+        assert "took too long" in searching.search(Query("cat")).degraded[0]
+    started = time.monotonic()
+    answer = searching.search(Query("cat"))
+    assert time.monotonic() - started < 0.3
+    assert [hit.page for hit in answer.hits] == [1]
+    assert "failed 2 times in a row and is not asked" in answer.degraded[0]
+    assert len(server.asked) == 2
+    server.ways = [Handler.well]
+    time.sleep(1.5)
+    answer = searching.search(Query("cat"))
+    assert answer.degraded == ()
+    assert all(channel.ran for channel in answer.channels)
