@@ -8,7 +8,12 @@ import store.chunk_embeddings
 import store.chunks
 from assets.chunks import chunks
 from assets.partitions import page_batches, per_batches
-from assets.text_channel import chunk_embeddings_spec, serving_text_encoder, waiting_text_encoder
+from assets.text_channel import (
+    chunk_embeddings_spec,
+    described_text_encoder,
+    serving_text_encoder,
+    waiting_text_encoder,
+)
 from assets.work import COMPLETE, Recompute, complete_check, each, work_through
 from core.chunks import readable
 from core.text_encoders import WITNESS, Encoded, require_agreement
@@ -107,9 +112,9 @@ def _embed(
     text_encoder: TextEncoderResource,
 ) -> dg.MaterializeResult:
     """Embed what one encoder has not seen yet."""
-    described = text_encoder.describe()
-    name, chunk_set = described.encoder_id, described.chunk_set
     with postgres.connect() as db:
+        described = described_text_encoder(db, text_encoder)
+        name, chunk_set = described.encoder_id, described.chunk_set
         table = store.chunk_embeddings.table_of(db, name, described.dim, chunk_set)
     known_again = False
 

@@ -1,5 +1,6 @@
 """Chunks: the passages of each page that search finds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import store.chunks
 import store.ocr_pages
 from assets.ocr_pages import ocr_pages
 from assets.partitions import page_batches, per_batches
+from assets.text_channel import text_encoders_at_hand
 from assets.text_encoders import text_encoders
 from assets.work import Recompute, complete_check, each, work_through
 from core.chunks import CHUNKS, chunk_id, configuration_of, passages_of
@@ -52,9 +54,14 @@ def chunks(
     """Passages of each page, none longer than what the text encoder reads, for meaning and words.
 
     A passage is a span of the page; what is read of it has divided words joined. Where two encoders
-    are configured and count otherwise, each has passages of its own, side by side.
+    are configured and count otherwise, each has passages of its own, side by side; the second one
+    is left out where it is not to be had, and that is said.
     """
-    sets = _chunk_sets(text_encoder)
+    with postgres.connect() as db:
+        at_hand = text_encoders_at_hand(db, text_encoder)
+    if at_hand.left_out:
+        context.log.warning(at_hand.left_out)
+    sets = _chunk_sets(at_hand.encoders)
 
     def divide(page: OcrPage) -> list[Chunk]:
         return [chunk for one in sets for chunk in _chunks(page, one)]
@@ -67,13 +74,14 @@ def chunks(
         return Outcome(page.unit, page.batch_key, made=len(result))
 
     def describe(db: Db, job: Job) -> dict[str, Any]:
-        return {"chunk_sets": dg.MetadataValue.json([one.name for one in sets])}
+        left_out = {"left_out": at_hand.left_out} if at_hand.left_out else {}
+        return {"chunk_sets": dg.MetadataValue.json([one.name for one in sets]), **left_out}
 
     return work_through(
         context,
         postgres,
         memory,
-        spec=chunks_spec(text_encoder),
+        spec=chunks_spec(at_hand.encoders),
         recompute=config.recompute,
         pending=store.ocr_pages.pending_read,
         compute=each(divide),
@@ -86,13 +94,13 @@ def chunks(
     )
 
 
-def chunks_spec(text_encoder: TextEncoderResource) -> str:
-    """Spec id of the passages for every encoder that is configured.
+def chunks_spec(encoders: Sequence[TextEncoderResource]) -> str:
+    """Spec id of the passages for these encoders.
 
     Raises:
         EncoderError: One of them is not to be had.
     """
-    names = {one.describe().chunk_set for one in text_encoder.each()}
+    names = {one.describe().chunk_set for one in encoders}
     return spec_id("chunks", 1, *(_set_spec(name) for name in sorted(names)))
 
 
@@ -100,10 +108,10 @@ def _set_spec(name: str) -> str:
     return spec_id("chunk_set", 1, CHUNKS, name)
 
 
-def _chunk_sets(text_encoder: TextEncoderResource) -> list[ChunkSet]:
-    """One for each way of counting among the encoders that are configured."""
+def _chunk_sets(encoders: Sequence[TextEncoderResource]) -> list[ChunkSet]:
+    """One for each way of counting among these encoders."""
     found: dict[str, ChunkSet] = {}
-    for encoder in text_encoder.each():
+    for encoder in encoders:
         tokens = encoder.tokens()
         name = tokens.spec.chunk_set
         found.setdefault(name, ChunkSet(name, _set_spec(name), tokens))

@@ -1,7 +1,7 @@
 """Text encoders: checkpoints in the form that runs, each runtime compared with the original."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import dagster as dg
 
 import store.work
 from assets.partitions import page_batches, per_batches
+from assets.text_channel import serving_text_encoder
 from assets.work import Recompute, Refused, complete_check, work_through
 from core.encoders import EncoderError
 from core.errors import BudgetError, InputError
@@ -22,7 +23,7 @@ from core.text_runtimes import (
     recorded_manifest,
     text_checkpoint_sha256,
 )
-from core.work import Job, Outcome, spec_id
+from core.work import Job, Outcome, Status, spec_id
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
 from resources.postgres import Postgres
@@ -48,6 +49,10 @@ COLUMNS = [
     dg.TableColumn("worst cosine", "float", "to the reference"),
     dg.TableColumn("MB", "float", "of its files"),
 ]
+
+
+Converted = TextManifest | EncoderError
+"""What came of an encoder, or why the second one of two could not be made."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,17 @@ def text_encoders(
 
     A checkpoint is written as an ONNX graph in full precision and in 8 bits, and each is compared
     with what torch computes, over texts in several languages; the smaller one that agrees is used.
-    An encoder on another machine needs nothing of the kind.
+    An encoder on another machine needs nothing of the kind; the second of two that is not on this
+    one is left out, and that is said.
     """
+    with postgres.connect() as db:
+        serving = serving_text_encoder(db, text_encoder)
+    local = [one for one in text_encoder.each() if _is_found(one, serving, context.log.warning)]
+    given_up: set[str] = set()
 
     def pending(db: Db, job: Job, limit: int) -> list[PendingTextEncoder]:
-        local = [one for one in text_encoder.each() if not one.choice().remote]
         found = [_wanted(one, job.batch_keys[0]) for one in local]
+        found = [one for one in found if one.unit not in given_up]
         open_units = store.work.not_done(db, job, [one.unit for one in found])
 
         def is_lost(unit: str) -> bool:
@@ -107,8 +117,8 @@ def text_encoders(
 
         return [one for one in found if one.unit in open_units or is_lost(one.unit)][:limit]
 
-    def make(items: Sequence[PendingTextEncoder]) -> list[TextManifest | Refused]:
-        results: list[TextManifest | Refused] = []
+    def make(items: Sequence[PendingTextEncoder]) -> list[Converted | Refused]:
+        results: list[Converted | Refused] = []
         for item in items:
             stored = stored_text(images, item.unit)
             if item.folder is not None:
@@ -120,13 +130,21 @@ def text_encoders(
                     results.append(_converted(images, item.encoder))
                 except (InputError, BudgetError) as refusal:
                     results.append(refusal)
+                except EncoderError as error:
+                    if item.encoder.spec == serving.spec:
+                        raise
+                    given_up.add(item.unit)
+                    results.append(error)
         return results
 
-    def kept(db: Db, job: Job, item: PendingTextEncoder, result: TextManifest) -> Outcome:
+    def kept(db: Db, job: Job, item: PendingTextEncoder, result: Converted) -> Outcome:
+        if isinstance(result, EncoderError):  # of a budget of 0: the next run tries again
+            why = visible(str(result))
+            return Outcome(item.unit, item.batch_key, Status.FAILED, reason=why, budget_mb=0)
         return Outcome(item.unit, item.batch_key, made=sum(r.passed for r in result.runtimes))
 
     def describe(db: Db, job: Job) -> dict[str, Any]:
-        rows = [row for one in text_encoder.each() for row in _rows(one, images)]
+        rows = [row for one in local for row in _rows(one, images)]
         return {"runtimes": dg.MetadataValue.table(rows, dg.TableSchema(COLUMNS))}
 
     return work_through(
@@ -142,6 +160,26 @@ def text_encoders(
         most=1,
         describe=describe,
     )
+
+
+def _is_found(
+    encoder: TextEncoderResource, serving: TextEncoderResource, tell: Callable[[str], None]
+) -> bool:
+    """Whether an encoder is one of this machine; told where it should be and is not.
+
+    Raises:
+        EncoderError: It is the one that serves, which nothing can be done without.
+    """
+    try:
+        if encoder.choice().remote:
+            return False
+        _wanted(encoder, "")
+    except EncoderError as error:
+        if encoder.spec == serving.spec:
+            raise
+        tell(visible(f"the text encoder {encoder.spec} is left out: {error}"))
+        return False
+    return True
 
 
 def _wanted(encoder: TextEncoderResource, batch_key: str) -> PendingTextEncoder:
@@ -167,8 +205,6 @@ def _converted(images: ImageStore, encoder: TextEncoderResource) -> TextManifest
 
 
 def _rows(encoder: TextEncoderResource, images: ImageStore) -> list[dg.TableRecord]:
-    if encoder.choice().remote:
-        return []
     stored = stored_text(images, _wanted(encoder, "").unit)
     if stored is None:
         return []

@@ -1,5 +1,6 @@
 """Headless runs: what ``quire run`` and ``quire read`` do, step by step, through Dagster."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -343,13 +344,18 @@ def _root(error: SerializableErrorInfo | None) -> SerializableErrorInfo | None:
     return error
 
 
+_OWN_ERROR = re.compile(r"^(core|store|resources|assets)(\.\w+)+: ")
+"""What Dagster puts before an error of Quire's own, whose message is a sentence for the user."""
+
+
 def _first_line(error: SerializableErrorInfo) -> str:
     if error.cls_name == "ChildProcessCrashException":
         return (
             "its process was ended before it was done, from outside or for its memory; the same "
             "command goes on where it stopped"
         )
-    return next(iter(error.message.strip().splitlines()), error.cls_name or "no reason given")
+    said = _OWN_ERROR.sub("", error.message.strip())
+    return next(iter(said.splitlines()), error.cls_name or "no reason given")
 
 
 def _tell(

@@ -8,7 +8,7 @@ from core.batches import runs_of_neighbours
 from orchestration import jobs
 from orchestration.ingest import register_partitions
 from orchestration.requests import requests_for
-from orchestration.specs import specs_in_force, text_specs_in_force
+from orchestration.specs import specs_in_force, text_encoder_troubles, text_specs_in_force
 from resources.encoder import Encoder
 from resources.postgres import Postgres
 from resources.settings import CopySearch, Reading
@@ -39,7 +39,11 @@ def nightly(
         specs = specs_in_force(db, copy_search, encoder)
         specs |= text_specs_in_force(db, reading, text_encoder)
         wanted = store.batches.unfinished(db, "page", specs)
+        troubles = text_encoder_troubles(db, text_encoder)
+    for trouble in troubles:
+        context.log.warning(trouble)
     if not wanted:
-        return dg.SkipReason("every page batch is there, under the settings in force")
+        there = "every page batch is there, under the settings in force"
+        return dg.SkipReason("; ".join([there, *troubles]))
     night = context.scheduled_execution_time.date().isoformat()
     return requests_for(runs_of_neighbours(wanted, registered), name=f"nightly-{night}")

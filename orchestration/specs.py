@@ -5,8 +5,10 @@ from assets.chunks import chunks_spec
 from assets.documents import SPEC as DOCUMENTS
 from assets.duplicate_reports import reports_spec
 from assets.search_index import SPEC as SEARCH_INDEX
-from assets.text_channel import chunk_embeddings_spec, serving_text_encoder
+from assets.text_channel import chunk_embeddings_spec, text_encoders_at_hand
 from core.encoders import EncoderError
+from core.text import visible
+from core.text_encoders import NotConvertedError as TextNotConvertedError
 from resources.encoder import Encoder, NotConvertedError
 from resources.settings import CopySearch, Reading
 from resources.text_encoder_resource import TextEncoderResource
@@ -36,17 +38,33 @@ def text_specs_in_force(
 ) -> dict[str, str]:
     """The same for the assets that make documents searchable.
 
+    What takes an encoder that is not to be had is left out: no run can make it, and
+    ``text_encoder_troubles`` says why. Where that is the second of two, vectors stand for the
+    passages that they are of: passages made for both are no reason to make them for one.
+
     Raises:
         ValueError: A setting of reading is out of range.
     """
+    specs = {"ocr_pages": reading.spec.reading_id}
     try:
-        passages = chunks_spec(text_encoder)
-        embeddings = chunk_embeddings_spec(serving_text_encoder(db, text_encoder).describe())
+        at_hand = text_encoders_at_hand(db, text_encoder)
+    except TextNotConvertedError:  # the run does it, so nothing can have been made with it
+        return specs | {"chunks": "", "chunk_embeddings": "", "search_index": SEARCH_INDEX}
     except EncoderError:
-        passages = embeddings = ""  # one is to be converted, or not to be had: the run says so
-    return {
-        "ocr_pages": reading.spec.reading_id,
-        "chunks": passages,
-        "chunk_embeddings": embeddings,
-        "search_index": SEARCH_INDEX,
-    }
+        return specs
+    specs["chunk_embeddings"] = chunk_embeddings_spec(at_hand.encoders[0].describe())
+    specs["search_index"] = SEARCH_INDEX
+    if not at_hand.left_out:
+        specs["chunks"] = chunks_spec(at_hand.encoders)
+    return specs
+
+
+def text_encoder_troubles(db: Db, text_encoder: TextEncoderResource) -> list[str]:
+    """Why what is configured cannot be used to make documents searchable, encoder by encoder."""
+    try:
+        left_out = text_encoders_at_hand(db, text_encoder).left_out
+    except TextNotConvertedError:
+        return []
+    except EncoderError as error:
+        return [f"nothing is searched by meaning with {text_encoder.spec}: {visible(str(error))}"]
+    return [left_out] if left_out else []

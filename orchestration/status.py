@@ -11,7 +11,7 @@ import store.overview
 from orchestration.budgets import share_of
 from orchestration.definitions import resources_of
 from orchestration.settings import Beside, Settings
-from orchestration.specs import specs_in_force, text_specs_in_force
+from orchestration.specs import specs_in_force, text_encoder_troubles, text_specs_in_force
 from orchestration.terminal import say
 from resources.encoder import Encoder
 from resources.postgres import Postgres
@@ -38,6 +38,7 @@ def show(settings: Settings, out: Console) -> None:
         specs = specs_in_force(db, copy_search, encoder)
         of_text = text_specs_in_force(db, reading, text_encoder)
         unread = store.batches.unfinished(db, "page", of_text)
+        without = text_encoder_troubles(db, text_encoder)
         unfinished = store.batches.unfinished(db, "page", specs)
         troubled = store.overview.troubled_documents(db, limit=MOST_TROUBLED)
     say(out, f"database  {postgres.described()}")
@@ -58,6 +59,8 @@ def show(settings: Settings, out: Console) -> None:
         )
     if unread:
         say(out, "Read what is not read: quire read PATH, or the nightly schedule.")
+    for trouble in without:
+        say(out, trouble)
     for trouble in troubled:
         further = f" (and {trouble.reasons - 1} more)" if trouble.reasons > 1 else ""
         say(out, f"{trouble.name}: {trouble.reason}{further}")

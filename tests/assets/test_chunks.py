@@ -1,10 +1,11 @@
 """Read pages to passages and vectors, with the default encoder, on a fresh database and store."""
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import psycopg
@@ -24,12 +25,13 @@ from core.chunks import CHUNKS, passages_of, readable
 from core.reading import PageText
 from core.text_encoders import Encoded, parse_text_encoder
 from core.work import Job
+from orchestration.headless import first_failure
 from orchestration.specs import text_specs_in_force
 from resources.settings import Reading
 from resources.text_encoder import OnnxTextEncoder, text_folder
 from tests.assets.conftest import DIGEST, TEXT, Room, metadata, until_somebody_waits
 from tests.passages import WordEncoder
-from tests.resources.tiny_text_encoders import tiny_text_encoder
+from tests.resources.tiny_text_encoders import tiny_checkpoint, tiny_text_encoder
 
 LEASE = (
     "RESIDENTIAL LEASE\n\nThe tenant pays a secu-\nrity deposit of two months' rent. "
@@ -322,6 +324,32 @@ def test_a_checkpoint_that_is_not_there_fails_the_run_with_what_to_do(
         e.step_failure_data.error for e in result.all_events if e.is_step_failure
     ]
     assert "hf download nobody/nothing" in str(failures)
+
+
+def test_a_conversion_that_does_not_fit_is_said_to_be_why_the_run_failed(
+    room: Room, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read(db, LEASE)
+    fresh = f"sentence-transformers:{tiny_checkpoint(room.folder / 'fresh', seed=7)}"
+    room.use(fresh)
+    tried: list[str] = []
+
+    def too_much(*_: object, **__: object) -> None:
+        tried.append(fresh)
+        raise MemoryError
+
+    monkeypatch.setattr("assets.text_encoders.convert_text_in_child", too_much)
+    for _ in range(2):  # the second run need not try it again to know
+        result = room.run()
+        assert not result.success
+        said = first_failure(cast("dg.JobExecutionResult", result))
+        assert re.match(
+            rf"chunks: text_encoders did not convert {fresh}: it does not fit the memory budget of "
+            r"\d+ MB; about \d+ MB would do\. Where there is room, python -m resources\.text_conv",
+            said,
+        )
+        assert tried == [fresh]
+        room.room_mb -= 100
 
 
 def test_the_default_encoder_is_in_the_store_after_one_run(

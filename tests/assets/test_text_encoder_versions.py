@@ -2,15 +2,20 @@
 
 import io
 import shutil
+from contextvars import copy_context
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
+import dagster as dg
 import psycopg
 import pytest
 from rich.console import Console
 
 import store.batches
 import store.chunk_embeddings
-from assets.chunk_embeddings import next_chunk_embeddings
+import store.page_batches
+from assets.chunk_embeddings import chunk_embeddings, next_chunk_embeddings
 from assets.chunks import chunks
 from assets.search_index import search_index
 from assets.text_encoders import text_encoders
@@ -18,11 +23,16 @@ from core.encoders import EncoderError
 from core.errors import InputError
 from core.search import Query
 from core.text_encoders import parse_text_encoder
+from core.work import Job
+from orchestration import status
 from orchestration import text_encoders as commands
+from orchestration.headless import first_failure
+from orchestration.schedules import nightly
 from orchestration.search import open_search
 from orchestration.settings import Settings
-from orchestration.specs import text_specs_in_force
-from resources.settings import Reading
+from orchestration.specs import specs_in_force, text_specs_in_force
+from resources.encoder import Encoder
+from resources.settings import CopySearch, Reading
 from tests.assets.conftest import Room, metadata
 from tests.resources.tiny_text_encoders import tiny_checkpoint, tiny_text_encoder
 
@@ -198,6 +208,115 @@ def test_what_was_switched_to_earlier_does_not_keep_a_new_one_from_waiting(two: 
     searching.close()
 
 
+MISSING = "sentence-transformers:nobody/nothing"
+
+
+def by_night(room: Room, db: psycopg.Connection) -> object:
+    """What the nightly schedule does, with everything but the text done."""
+    copy_search, encoder, reading = CopySearch(), Encoder(), Reading()
+    specs = specs_in_force(db, copy_search, encoder) | {"ocr_pages": reading.spec.reading_id}
+    keys = tuple(store.page_batches.keys(db))
+    for asset, spec in specs.items():
+        store.batches.finish(db, Job(asset, spec, keys, 256, "run"))
+    at = datetime(2026, 1, 2, 2, tzinfo=UTC)
+
+    def evaluated() -> object:
+        with (
+            dg.instance_for_test() as instance,
+            dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context,
+        ):
+            return nightly(
+                context,
+                postgres=room.postgres,
+                copy_search=copy_search,
+                encoder=encoder,
+                reading=reading,
+                text_encoder=room.text_encoder,
+            )
+
+    return copy_context().run(evaluated)  # Dagster leaves a closed instance behind
+
+
+def test_a_second_encoder_that_is_not_to_be_had_is_said_and_keeps_nobody_from_searching(
+    room: Room, db: psycopg.Connection
+) -> None:
+    room.read(db, *PAGES)
+    room.use(f"{room.text_encoder.spec} {MISSING}")
+    result = room.run(text_encoders, chunks, chunk_embeddings, search_index)
+    assert result.success
+    (made,) = metadata(result, "chunks")
+    assert made["left_out"].startswith(f"the text encoder {MISSING}, which is to serve next, is")
+    skipped = by_night(room, db)
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message is not None
+    assert MISSING in skipped.skip_message
+    assert "hf download nobody/nothing" in skipped.skip_message
+    out = io.StringIO()
+    status.show(settings_of(room), Console(file=out, width=400))
+    assert f"the text encoder {MISSING}, which is to serve next, is left out" in out.getvalue()
+
+    db.execute("DELETE FROM chunks WHERE page = 1")
+    requests = by_night(room, db)
+    assert isinstance(requests, list)
+    assert len(requests) == 1
+    assert room.run(text_encoders, chunks, chunk_embeddings, search_index).success
+    assert isinstance(by_night(room, db), dg.SkipReason)
+
+
+def test_an_encoder_that_goes_away_leaves_nothing_to_be_done_by_night(
+    two: Room, db: psycopg.Connection
+) -> None:
+    first, second = two.text_encoder.each()
+    assert two.run(*NEXT, chunk_embeddings).success
+    assert isinstance(by_night(two, db), dg.SkipReason)
+    shutil.rmtree(parse_text_encoder(second.spec).name)
+    skipped = by_night(two, db)
+    assert isinstance(skipped, dg.SkipReason)
+    assert second.spec in (skipped.skip_message or "")
+    shutil.rmtree(parse_text_encoder(first.spec).name)
+    skipped = by_night(two, db)  # no run could make anything with it
+    assert isinstance(skipped, dg.SkipReason)
+    assert first.spec in (skipped.skip_message or "")
+
+
+def test_a_second_encoder_that_cannot_be_converted_is_tried_by_each_run_and_stops_none(
+    room: Room, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read(db, *PAGES)
+    fresh = f"sentence-transformers:{tiny_checkpoint(room.folder / 'fresh', seed=3)}"
+    room.use(f"{room.text_encoder.spec} {fresh}")
+    tried: list[str] = []
+
+    def lacking(*_: object, **__: object) -> None:
+        tried.append(fresh)
+        raise EncoderError("torch is not installed")
+
+    monkeypatch.setattr("assets.text_encoders.convert_text_in_child", lacking)
+    for _ in range(2):
+        assert room.run(text_encoders, chunks, chunk_embeddings).success
+    assert tried == [fresh, fresh]
+    failed = room.run(*NEXT)
+    said = first_failure(cast("dg.JobExecutionResult", failed))
+    begins = "next_chunk_embeddings: text_encoders did not convert"
+    assert said.startswith(f"{begins} {fresh}: torch is not installed")
+
+
+def test_the_encoder_that_was_switched_to_serves_although_the_other_one_is_gone(
+    two: Room, db: psycopg.Connection
+) -> None:
+    first, second = two.text_encoder.each()
+    assert two.run(*NEXT).success
+    said(two, "switch", force=False)
+    shutil.rmtree(parse_text_encoder(first.spec).name)
+    searching = open_search(settings_of(two))
+    assert searching.search(Query("museum")).degraded == ()
+    searching.close()
+    result = two.run(text_encoders, chunks, chunk_embeddings)
+    assert result.success
+    (numbers,) = metadata(result, "chunk_embeddings")
+    assert (numbers["encoder"], numbers["items"]) == (second.describe().encoder_id, 0)
+
+
 def test_one_encoder_has_nothing_to_change_places_with(two: Room, tmp_path: Path) -> None:
     two.text_encoder = two.text_encoder.each()[0]
     for command, options in (("compare", {}), ("switch", {"force": True})):
@@ -209,3 +328,6 @@ def test_one_encoder_has_nothing_to_change_places_with(two: Room, tmp_path: Path
     two.use(" ".join([two.text_encoder.spec, *third]))
     with pytest.raises(EncoderError, match="3 text encoders are configured"):
         said(two, "show")
+    searching = open_search(settings_of(two))
+    assert "3 text encoders are configured" in searching.search(Query("museum")).degraded[0]
+    searching.close()
