@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -22,7 +22,7 @@ from core.errors import InputError
 from core.gallery import ReceivedImage, template_id
 from core.geometry import Image
 from core.identification import IdentificationSpec, Recalled, Template, identify
-from core.learning import LEARNING, Proposal, State, proposals
+from core.learning import LEARNING, Proposal, State, capped, proposals
 from core.text import visible
 from core.work import Job, Outcome, spec_id
 from resources.gallery_tools import GalleryTools
@@ -62,7 +62,7 @@ class PendingLearning:
 
 def learning_spec(gallery: GalleryTools) -> str:
     """Spec id of what is learned under the settings in force."""
-    return spec_id("learned_templates", 1, LEARNING, IDENTIFICATION, gallery.encoder_id)
+    return spec_id("learned_templates", 2, LEARNING, IDENTIFICATION, gallery.encoder_id)
 
 
 @dg.asset(
@@ -93,7 +93,8 @@ def learned_templates(
 
     def judge(item: PendingLearning) -> list[LearnedTemplate]:
         with postgres.connect() as db:
-            return [_judged(db, images, gallery, item, each) for each in item.proposed]
+            judged = [_judged(db, images, gallery, item, each) for each in item.proposed]
+        return [_as_learned(each) for each in capped(judged, LEARNING)]
 
     def keep(db: Db, job: Job, item: PendingLearning, result: list[LearnedTemplate]) -> Outcome:
         store.corrections.keep_learned(db, result)
@@ -168,19 +169,22 @@ def _pending(db: Db, job: Job, limit: int) -> list[PendingLearning]:
 
 def _judged(
     db: Db, images: ImageStore, gallery: GalleryTools, item: PendingLearning, proposal: Proposal
-) -> LearnedTemplate:
+) -> Proposal:
     """What becomes of a crop: people's word first, then geometry, then what is kept aside."""
-    state, reason = proposal.state, proposal.reason
-    if state is State.ACTIVE:
+    if proposal.state is State.ACTIVE:
         refusal = _harm(db, images, gallery, item, proposal)
         if refusal:
-            state, reason = State.REFUSED, refusal
+            return replace(proposal, state=State.REFUSED, reason=refusal)
+    return proposal
+
+
+def _as_learned(proposal: Proposal) -> LearnedTemplate:
     return LearnedTemplate(
         correction_id=proposal.correction_id,
         item_id=proposal.item_id,
         template_id=template_id(proposal.item_id, proposal.crop_sha256),
-        state=state.value,
-        reason=reason,
+        state=proposal.state.value,
+        reason=proposal.reason,
     )
 
 
@@ -190,11 +194,7 @@ def _harm(
     """Why a crop that people agree on must not become a template; empty where it may."""
     if store.detections.is_kept_aside(db, proposal.crop_sha256):
         return "the same picture is kept aside to measure with"
-    official = [
-        each
-        for each in store.gallery_templates.of_items(db, [item.item_id])
-        if each.template_id != template_id(item.item_id, proposal.crop_sha256)
-    ]
+    official = store.gallery_templates.of_items(db, [item.item_id], official=True)
     if not official:
         raise InputError(
             f"the item {item.item_id} has no template yet that a crop could be compared with"

@@ -5,9 +5,10 @@ agree, or a curator says so; it is taken out again when too few are left who do.
 that may then pass also look like their item, and do no harm, is for the asset to find out.
 """
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -75,7 +76,7 @@ class Proposal:
         item_id: The item.
         detection_id: What it was cut from.
         crop_sha256: The crop.
-        state: ``ACTIVE`` means that people agree; geometry and replay may still refuse it.
+        state: ``ACTIVE`` means that people agree; geometry, replay and the cap may still stop it.
         reason: Why it is in this state, in one sentence.
     """
 
@@ -97,8 +98,9 @@ def proposals(events: Sequence[Event], spec: LearningSpec = LEARNING) -> list[Pr
     Returns:
         One for each crop and item that was ever named together, by their first event. What a
         person said last of a crop is what that person says of it; what was revoked was not said.
+        Only who said it, or a curator, can revoke it.
     """
-    revoked = {event.revokes for event in events if event.verdict == "revoke"}
+    revoked = _revoked(events)
     said: dict[str, dict[str, Event]] = defaultdict(dict)
     first: dict[tuple[str, str], Event] = {}
     for event in sorted(events, key=lambda event: event.correction_id):
@@ -107,20 +109,41 @@ def proposals(events: Sequence[Event], spec: LearningSpec = LEARNING) -> list[Pr
         if event.item_id is not None:
             first.setdefault((event.crop_sha256, event.item_id), event)
         if event.correction_id not in revoked:
-            said[event.crop_sha256][event.user] = event
+            said[event.crop_sha256][person(event.user)] = event
     found: list[Proposal] = []
     for (crop, item_id), event in first.items():
         state, reason = _judged(list(said[crop].values()), item_id, event, spec)
         found.append(
             Proposal(event.correction_id, item_id, event.detection_id, crop, state, reason)
         )
-    return _capped(sorted(found, key=lambda each: each.correction_id), spec)
+    return sorted(found, key=lambda each: each.correction_id)
+
+
+def person(user: str) -> str:
+    """A user's name as it is compared: nobody is two people by writing it in capitals."""
+    return " ".join(unicodedata.normalize("NFKC", user).casefold().split())
+
+
+def may_revoke(user: str, curator: bool, author: str) -> bool:
+    """Whether somebody can take back what an author said."""
+    return curator or person(user) == person(author)
+
+
+def _revoked(events: Sequence[Event]) -> set[int]:
+    authors = {event.correction_id: event.user for event in events if event.verdict != "revoke"}
+    return {
+        event.revokes
+        for event in events
+        if event.revokes is not None
+        and event.revokes in authors
+        and may_revoke(event.user, event.curator, authors[event.revokes])
+    }
 
 
 def _judged(
     words: Sequence[Event], item_id: str, event: Event, spec: LearningSpec
 ) -> tuple[State, str]:
-    if event.evaluation:
+    if event.evaluation or any(word.evaluation for word in words):
         return State.REFUSED, "the photograph is kept aside to measure with"
     here = [word for word in words if word.item_id == item_id]
     others = [word for word in words if word.item_id != item_id]
@@ -139,8 +162,14 @@ def _judged(
     return State.ACTIVE, f"{len(here)} people agree"
 
 
-def _capped(found: Sequence[Proposal], spec: LearningSpec) -> list[Proposal]:
-    """Only so many of an item are active: those that were proposed first."""
+def capped(found: Sequence[Proposal], spec: LearningSpec = LEARNING) -> list[Proposal]:
+    """Only so many of an item are active: those that were proposed first.
+
+    Args:
+        found: Proposals that were judged in every other respect, in the order of their events: one
+            that was refused takes no other's place.
+        spec: How many.
+    """
     active: dict[str, int] = defaultdict(int)
     kept: list[Proposal] = []
     for each in found:
@@ -148,9 +177,6 @@ def _capped(found: Sequence[Proposal], spec: LearningSpec) -> list[Proposal]:
             active[each.item_id] += 1
             if active[each.item_id] > spec.most_per_item:
                 reason = f"the item has {spec.most_per_item} learned templates, which is the most"
-                each = Proposal(
-                    each.correction_id, each.item_id, each.detection_id, each.crop_sha256,
-                    State.QUARANTINED, reason,
-                )  # fmt: skip
+                each = replace(each, state=State.QUARANTINED, reason=reason)
         kept.append(each)
     return kept

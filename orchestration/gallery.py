@@ -22,8 +22,9 @@ import store.scans
 from core.batches import runs_of_neighbours
 from core.errors import InputError
 from core.identification import Decision
+from core.learning import may_revoke, person
 from core.overlay import Mark, overlay
-from core.text import file_name, inert
+from core.text import file_name, inert, legible
 from orchestration.budgets import share_of
 from orchestration.definitions import defs, resources_of
 from orchestration.gallery_intake import (
@@ -456,7 +457,8 @@ def add_correction(
     Raises:
         InputError: No such detection, item or event; or not exactly one thing is said.
     """
-    if not user.strip():
+    user, note, detection_id = legible(user).strip(), legible(note), legible(detection_id)
+    if not person(user):
         raise InputError("say who corrects: --user NAME")
     if sum((item_id is not None, unknown, revokes is not None)) != 1:
         raise InputError("say one thing: --is ITEM, --unknown, or --revoke NUMBER")
@@ -465,6 +467,11 @@ def add_correction(
             earlier = store.corrections.get(db, revokes)
             if earlier is None or earlier.verdict == "revoke":
                 raise InputError(f"there is no correction {revokes} that could be taken back")
+            if not may_revoke(user, curator, earlier.user_name):
+                raise InputError(
+                    f"correction {revokes} is {earlier.user_name}'s, who can take it back; so can "
+                    "a curator"
+                )
             detection_id = earlier.detection_id
         found = store.detections.get(db, detection_id)
         if not found and revokes is not None:
@@ -472,6 +479,7 @@ def add_correction(
         if len(found) != 1 or not detection_id:
             many = "more than one begins so" if found else "there is none"
             raise InputError(f"no single detection is called {detection_id!r}: {many}")
+        item_id = None if item_id is None else legible(item_id)
         if item_id is not None and item_id not in store.gallery_items.get(db, [item_id]):
             raise InputError(f"there is no item {item_id!r} in the gallery")
         if revokes is not None:
@@ -485,7 +493,7 @@ def add_correction(
                 scan_id=detection.scan_id,
                 item_id=item_id,
                 revokes=None,
-                user_name=user.strip(),
+                user_name=user,
                 curator=curator,
                 note=note,
                 predicted_item=_first(detection),
@@ -503,7 +511,7 @@ def _first(detection: Found) -> str | None:
 
 
 def _add_revoke(db: Db, revokes: int, user: str, curator: bool, note: str) -> int:
-    return store.corrections.revoke(db, revokes, user.strip(), curator, note)
+    return store.corrections.revoke(db, revokes, user, curator, note)
 
 
 def learn(settings: Settings, memory_mb: int, out: Console, err: Console) -> int:

@@ -105,18 +105,20 @@ def get(db: Connection, template_ids: Sequence[str]) -> dict[str, StoredTemplate
     return {template.template_id: template for template in found}
 
 
-def of_items(db: Connection, item_ids: Sequence[str]) -> list[StoredTemplate]:
-    """All templates of some items, official ones first."""
+def of_items(
+    db: Connection, item_ids: Sequence[str], *, official: bool = False
+) -> list[StoredTemplate]:
+    """Templates of some items, official ones first, or these alone."""
     with db.cursor(row_factory=class_row(StoredTemplate)) as cursor:
         return cursor.execute(
             """
             SELECT template_id, item_id, image_key, i.name, set_code, number, language
             FROM gallery_templates JOIN gallery_images AS g USING (template_id)
             JOIN gallery_items AS i USING (item_id)
-            WHERE item_id = ANY(%(ids)s)
+            WHERE item_id = ANY(%(ids)s) AND (g.correction_id IS NULL OR NOT %(official)s)
             ORDER BY item_id, g.correction_id NULLS FIRST, template_id
             """,
-            {"ids": list(item_ids)},
+            {"ids": list(item_ids), "official": official},
         ).fetchall()
 
 
