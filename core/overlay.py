@@ -17,6 +17,9 @@ COLOURS = {
 }
 """Of outlines, by what was decided; RGB."""
 
+REACH_PX = 10_000.0
+"""A corner farther out is drawn there: OpenCV counts in whole numbers of 32 bits."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -43,7 +46,8 @@ def overlay(image: Image, marks: Sequence[Mark], longest_px: int) -> Image:
     letters = max(0.35, max(size) / 2400)
     for mark in marks:
         colour = COLOURS.get(mark.decision, COLOURS[""])
-        corners = np.round(np.asarray(mark.quad).reshape(4, 2) * factor).astype(np.int32)
+        quad = np.nan_to_num(np.asarray(mark.quad, np.float64).reshape(4, 2) * factor)
+        corners = np.round(np.clip(quad, -REACH_PX, REACH_PX)).astype(np.int32)
         cv2.polylines(drawn, [corners], True, colour, stroke, cv2.LINE_AA)
         label = mark.label.encode("ascii", "replace").decode()
         (wide, high), below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, letters, stroke)
