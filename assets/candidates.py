@@ -113,6 +113,7 @@ def candidates(
         most=AT_A_TIME,
         parallel=AT_A_TIME,
         fixed_mb=20.0 + gallery.encoder_mb,
+        closing=store.detections.forget_stale,
         describe=describe,
     )
 

@@ -78,6 +78,7 @@ class Proposal:
         crop_sha256: The crop.
         state: ``ACTIVE`` means that people agree; geometry, replay and the cap may still stop it.
         reason: Why it is in this state, in one sentence.
+        latest: The last event that speaks of the crop: what was judged before it is judged anew.
     """
 
     correction_id: int
@@ -86,6 +87,7 @@ class Proposal:
     crop_sha256: str
     state: State
     reason: str
+    latest: int = 0
 
 
 def proposals(events: Sequence[Event], spec: LearningSpec = LEARNING) -> list[Proposal]:
@@ -100,6 +102,9 @@ def proposals(events: Sequence[Event], spec: LearningSpec = LEARNING) -> list[Pr
         person said last of a crop is what that person says of it; what was revoked was not said.
         Only who said it, or a curator, can revoke it.
     """
+    latest: dict[str, int] = defaultdict(int)
+    for event in events:
+        latest[event.crop_sha256] = max(latest[event.crop_sha256], event.correction_id)
     revoked = _revoked(events)
     said: dict[str, dict[str, Event]] = defaultdict(dict)
     first: dict[tuple[str, str], Event] = {}
@@ -114,7 +119,9 @@ def proposals(events: Sequence[Event], spec: LearningSpec = LEARNING) -> list[Pr
     for (crop, item_id), event in first.items():
         state, reason = _judged(list(said[crop].values()), item_id, event, spec)
         found.append(
-            Proposal(event.correction_id, item_id, event.detection_id, crop, state, reason)
+            Proposal(
+                event.correction_id, item_id, event.detection_id, crop, state, reason, latest[crop]
+            )
         )
     return sorted(found, key=lambda each: each.correction_id)
 

@@ -100,7 +100,7 @@ class Found:
 def replace(db: Connection, scan_id: str, spec: str, detections: Sequence[StoredDetection]) -> None:
     """Store what was found on a photograph in place of what was found before.
 
-    A detection that is the same keeps what was identified.
+    A detection that is the same keeps what was identified; the others are to be.
     """
     kept = [detection.detection_id for detection in detections]
     values: dict[str, Any] = {"scan_id": scan_id, "spec": spec, "kept": kept}
@@ -112,6 +112,14 @@ def replace(db: Connection, scan_id: str, spec: str, detections: Sequence[Stored
         values,
     ).fetchall()
     db.execute("DELETE FROM work WHERE unit = ANY(%(ids)s)", {"ids": [each for (each,) in gone]})
+    db.execute(
+        """
+        DELETE FROM finished
+        WHERE asset IN ('candidates', 'identifications')
+          AND batch_key = (SELECT batch_key FROM scans WHERE scan_id = %(scan_id)s)
+        """,
+        values,
+    )
     with db.cursor() as cursor:
         cursor.executemany(
             """
@@ -182,6 +190,24 @@ def keep_candidates(
         )
     db.execute(
         "DELETE FROM work WHERE asset = 'identifications' AND unit = %(id)s", {"id": detection_id}
+    )
+
+
+def forget_stale(db: Connection, job: Job) -> None:
+    """Drop what was sought and identified before, where seeking anew under a job's spec failed."""
+    db.execute(
+        """
+        WITH stale AS (
+            SELECT detection_id FROM detections JOIN scans USING (scan_id)
+            WHERE batch_key = ANY(%(keys)s) AND NOT EXISTS (
+                SELECT FROM work AS w WHERE w.asset = %(asset)s AND w.unit = detection_id
+                  AND w.spec = %(spec)s AND w.status <> 'failed')
+        ), sought AS (
+            DELETE FROM candidates WHERE detection_id IN (SELECT detection_id FROM stale)
+        )
+        DELETE FROM identifications WHERE detection_id IN (SELECT detection_id FROM stale)
+        """,
+        {"keys": list(job.batch_keys), "asset": job.asset, "spec": job.spec},
     )
 
 
