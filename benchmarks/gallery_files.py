@@ -23,7 +23,8 @@ JPEG_QUALITY = 72
 def generator(path: str) -> Any:
     """The script that draws cards, as a module."""
     found = importlib.util.spec_from_file_location("card_generator", path)
-    assert found is not None and found.loader is not None
+    assert found is not None
+    assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
