@@ -75,7 +75,7 @@ def replace(
         cursor.executemany(
             """
             INSERT INTO confusion_pairs (item_a, item_b, encoder_id, similarity)
-            SELECT least(%(id)s COLLATE "C", %(other)s), greatest(%(id)s COLLATE "C", %(other)s),
+            SELECT least(%(id)s::text, %(other)s), greatest(%(id)s::text, %(other)s),
                    %(encoder)s, %(similarity)s
             WHERE EXISTS (SELECT FROM gallery_items WHERE item_id = %(other)s)
             ON CONFLICT (item_a, item_b) DO UPDATE SET
@@ -93,8 +93,8 @@ def count_corrections(db: Connection) -> None:
     db.execute(
         """
         WITH counted AS (
-            SELECT least(predicted_item COLLATE "C", item_id) AS item_a,
-                   greatest(predicted_item COLLATE "C", item_id) AS item_b,
+            SELECT least(predicted_item, item_id) AS item_a,
+                   greatest(predicted_item, item_id) AS item_b,
                    count(DISTINCT (detection_id, user_name))::int AS corrections
             FROM corrections AS c
             WHERE verdict = 'is' AND predicted_item <> item_id

@@ -65,7 +65,8 @@ class Correction:
 
 
 def add(db: Connection, correction: NewCorrection) -> int:
-    """Add an event; returns its id. The templates that depend on it are to be decided anew."""
+    """Add an event in a transaction of the caller's; returns its id."""
+    _take_turns(db)
     row = db.execute(
         """
         INSERT INTO corrections
@@ -83,7 +84,8 @@ def add(db: Connection, correction: NewCorrection) -> int:
 
 
 def revoke(db: Connection, revokes: int, user: str, curator: bool, note: str) -> int:
-    """Add an event that takes another back; returns its id."""
+    """Add an event that takes another back, in a transaction of the caller's; returns its id."""
+    _take_turns(db)
     row = db.execute(
         """
         INSERT INTO corrections
@@ -98,6 +100,11 @@ def revoke(db: Connection, revokes: int, user: str, curator: bool, note: str) ->
     ).fetchone()
     assert row is not None
     return row[0]
+
+
+def _take_turns(db: Connection) -> None:
+    """Have events appear in the order of their ids, so that whoever saw one missed none before."""
+    db.execute("SELECT pg_advisory_xact_lock(hashtext('corrections'))")
 
 
 def items(db: Connection) -> list[str]:

@@ -36,10 +36,11 @@ def add(
     """Remember items and their pictures in one transaction of the caller's.
 
     An item that is there keeps its batch; what the manifest says of it now takes the place of what
-    an earlier one said, and pictures are added to those it has.
+    an earlier one said, and pictures are added to those it has. Of those that could not be read,
+    the reasons stay that still hold.
 
     Returns:
-        How many items and how many pictures are new.
+        How many items and how many pictures are new; a batch without a new item is none.
     """
     store.batches.add(db, "gallery", [batch_key])
     new = 0
@@ -59,14 +60,38 @@ def add(
             values,
         ).fetchone()
         new += bool(row and row[0])
+    db.execute(
+        """
+        DELETE FROM batches AS b WHERE batch_key = %(key)s
+          AND NOT EXISTS (SELECT FROM gallery_items AS i WHERE i.batch_key = b.batch_key)
+        """,
+        {"key": batch_key},
+    )
+    unread = db.execute(
+        """
+        DELETE FROM gallery_images
+        WHERE item_id = ANY(%(items)s) AND file_key = '' AND template_id <> ALL(%(images)s)
+        RETURNING item_id
+        """,
+        {
+            "items": [item.item_id for item in items],
+            "images": [image.template_id for image in images],
+        },
+    ).fetchall()
+    _look_again(db, [item_id for (item_id,) in unread])
     return new, add_images(db, images)
 
 
 def add_images(db: Connection, images: Sequence[ReceivedImage]) -> int:
     """Remember reference pictures; those that are there stay, and one that failed is tried again.
 
-    Their items and templates are to be looked at again. Returns how many are new.
+    One that a correction gave and a manifest names is official. Their items and templates are to be
+    looked at again.
+
+    Returns:
+        How many that could be read are new.
     """
+    new = 0
     added: list[str] = []
     for image in images:
         values = {**vars(image), "template_id": image.template_id}
@@ -77,26 +102,32 @@ def add_images(db: Connection, images: Sequence[ReceivedImage]) -> int:
             VALUES (%(template_id)s, %(item_id)s, %(image_sha256)s, %(name)s, %(file_key)s,
                     %(reason)s, %(correction_id)s)
             ON CONFLICT (template_id) DO UPDATE SET
-                file_key = excluded.file_key, reason = excluded.reason
+                file_key = excluded.file_key, reason = excluded.reason,
+                correction_id = excluded.correction_id
             WHERE gallery_images.reason <> excluded.reason
-            RETURNING item_id
+               OR gallery_images.correction_id IS NOT NULL AND excluded.correction_id IS NULL
+            RETURNING item_id, xmax = 0
             """,
             values,
         ).fetchone()
         if row is not None:
             added.append(row[0])
-    if added:
-        db.execute(
-            "DELETE FROM work WHERE asset = 'gallery_items' AND unit = ANY(%(ids)s)", {"ids": added}
-        )
-        db.execute(
-            """
-            DELETE FROM finished WHERE batch_key IN (
-                SELECT batch_key FROM gallery_items WHERE item_id = ANY(%(ids)s))
-            """,
-            {"ids": added},
-        )
-    return len(added)
+            new += bool(row[1] and image.file_key)
+    _look_again(db, added)
+    return new
+
+
+def _look_again(db: Connection, item_ids: Sequence[str]) -> None:
+    """Have items checked, and what is made of them."""
+    values = {"ids": list(item_ids)}
+    db.execute("DELETE FROM work WHERE asset = 'gallery_items' AND unit = ANY(%(ids)s)", values)
+    db.execute(
+        """
+        DELETE FROM finished WHERE batch_key IN (
+            SELECT batch_key FROM gallery_items WHERE item_id = ANY(%(ids)s))
+        """,
+        values,
+    )
 
 
 def forget_learned(db: Connection, template_id: str) -> None:
@@ -105,11 +136,18 @@ def forget_learned(db: Connection, template_id: str) -> None:
         """
         DELETE FROM gallery_images
         WHERE template_id = %(id)s AND correction_id IS NOT NULL
+        RETURNING item_id
         """,
         {"id": template_id},
-    ).rowcount
-    if gone:
-        db.execute("DELETE FROM work WHERE unit = %(id)s", {"id": template_id})
+    ).fetchone()
+    if gone is not None:
+        db.execute(
+            """
+            DELETE FROM work
+            WHERE unit = %(id)s OR asset = 'confusion_pairs' AND unit = %(item_id)s
+            """,
+            {"id": template_id, "item_id": gone[0]},
+        )
 
 
 def pending(db: Connection, job: Job, limit: int) -> list[PendingItem]:

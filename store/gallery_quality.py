@@ -48,8 +48,9 @@ def of_day(db: Connection, day: str) -> DayCounts:
             ), said AS (
                 SELECT DISTINCT ON (detection_id)
                        verdict, item_id, predicted_item, predicted_decision, predicted_score,
-                       coalesce(item_id = predicted_item, verdict = 'unknown'
-                                AND predicted_decision = 'unknown') AS agrees
+                       CASE WHEN verdict = 'unknown' OR predicted_decision = 'unknown'
+                            THEN verdict = predicted_decision
+                            ELSE item_id IS NOT DISTINCT FROM predicted_item END AS agrees
                 FROM corrections AS c
                 WHERE verdict <> 'revoke' AND predicted_decision IS NOT NULL
                   AND (made_at AT TIME ZONE 'UTC')::date = %(day)s::date

@@ -96,9 +96,11 @@ def add(db: Connection, scan: Scan) -> bool:
             values,
         )
         db.execute("DELETE FROM finished WHERE batch_key = %(batch_key)s", values)
-    db.execute(  # what failed is tried again, now that the file is there
+    failed = db.execute(  # what failed is tried again, now that the file is there
         "DELETE FROM work WHERE status = 'failed' AND batch_key = %(batch_key)s", values
-    )
+    ).rowcount
+    if failed:
+        db.execute("DELETE FROM finished WHERE batch_key = %(batch_key)s", values)
     return before is None
 
 
@@ -136,7 +138,25 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingScan]:
 def keep_picture(
     db: Connection, scan_id: str, spec: str, image_key: str, size_px: tuple[int, int], scale: float
 ) -> None:
-    """Store an upright picture in place of what was there, with all that was found on it."""
+    """Store an upright picture in place of what was there, with all that was found on it.
+
+    All of that is to be found anew.
+    """
+    db.execute(
+        """
+        DELETE FROM work WHERE asset IN ('candidates', 'identifications') AND unit IN (
+            SELECT detection_id FROM detections WHERE scan_id = %(id)s)
+        """,
+        {"id": scan_id},
+    )
+    db.execute(
+        """
+        DELETE FROM finished
+        WHERE asset IN ('detections', 'candidates', 'identifications')
+          AND batch_key = (SELECT batch_key FROM scans WHERE scan_id = %(id)s)
+        """,
+        {"id": scan_id},
+    )
     db.execute("DELETE FROM scan_pictures WHERE scan_id = %(id)s", {"id": scan_id})
     db.execute(
         """

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import Connection
 from psycopg.errors import QueryCanceled
+from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Identifier, Literal
 
@@ -27,6 +28,9 @@ class QueryTooSlowError(Exception):
 def in_time(db: Connection, seconds: float) -> Generator[None]:
     """Give up a statement of this block that takes longer.
 
+    The timeout that was there before is in force again afterwards; where a transaction around the
+    block failed, once that is rolled back.
+
     Raises:
         QueryTooSlowError: One did.
     """
@@ -37,7 +41,7 @@ def in_time(db: Connection, seconds: float) -> Generator[None]:
     except QueryCanceled as slow:
         raise QueryTooSlowError(f"a search took longer than {seconds:g} s") from slow
     finally:
-        if not db.broken:
+        if db.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
             _limit(db, before)
 
 
@@ -133,8 +137,15 @@ def add(
     item_ids: Sequence[str],
     vectors: NDArray[np.float32],
 ) -> None:
-    """Store vectors, shape (templates, dim), in place of what was there of these templates."""
+    """Store vectors, shape (templates, dim), in place of what was there of these templates.
+
+    What their items are confused with is to be sought anew.
+    """
     name = Identifier(table)
+    db.execute(
+        "DELETE FROM work WHERE asset = 'confusion_pairs' AND unit = ANY(%(ids)s)",
+        {"ids": list(item_ids)},
+    )
     db.execute(
         SQL("DELETE FROM {table} WHERE template_id = ANY(%(ids)s)").format(table=name),
         {"ids": list(template_ids)},
@@ -194,13 +205,16 @@ def nearest_indexed(
 ) -> list[Near]:
     """The nearest templates as the index finds them: most of them, in a fraction of the time.
 
-    The scan of the index goes on until the filter leaves as many as are sought.
+    The scan of the index goes on until the filter leaves as many as are sought. Postgres ends it
+    after 20,000 vectors; where a filter lets so few pass, those are compared one by one.
     """
     with db.transaction():
         db.execute("SET LOCAL enable_seqscan = off")
         db.execute(SQL("SET LOCAL hnsw.ef_search = {n}").format(n=Literal(ef_search)))
         db.execute("SET LOCAL hnsw.iterative_scan = relaxed_order")
         found = _nearest(db, table, query, among, rows)
+    if len(found) < rows and among != EVERYTHING:
+        return nearest_exact(db, table, query, among, rows)
     return sorted(found, key=lambda near: (-near.similarity, near.template_id))
 
 
