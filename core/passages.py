@@ -58,16 +58,37 @@ def is_alike(word: str, term: str) -> bool:
 
 def _matches(text: str, terms: Sequence[str]) -> list[tuple[int, int, str]]:
     """Where words of a text are alike to a term: start, end, which term."""
-    if not terms:
-        return []
-    beginnings = "|".join(sorted({re.escape(term[:3]) for term in terms}))
-    found: list[tuple[int, int, str]] = []
-    # Words that are alike begin alike, and nearly all words begin otherwise.
-    for word in re.finditer(rf"(?<!\w)(?:{beginnings})\w*", text, re.IGNORECASE):
-        term = next((term for term in terms if is_alike(word[0], term)), None)
-        if term is not None:
-            found.append((word.start(), word.end(), term))
-    return found
+    folded = text.lower() if text.isascii() else text.translate(_FOLDED_EACH)
+    found: dict[int, tuple[int, int, str]] = {}
+    # Words that are alike begin alike, and nearly all words begin otherwise: nothing but their
+    # beginnings is looked for, which is a tenth of the work of looking at every word.
+    for beginning in {term[:3] for term in terms}:
+        start = folded.find(beginning)
+        while start >= 0:
+            word = (
+                _WORD.match(text, start) if start == 0 or not _WORD.match(text[start - 1]) else None
+            )
+            if word is not None and start not in found:
+                term = next((term for term in terms if is_alike(word[0], term)), None)
+                if term is not None:
+                    found[start] = (start, word.end(), term)
+            start = folded.find(beginning, start + 1)
+    return [found[start] for start in sorted(found)]
+
+
+_WORD = re.compile(r"\w+")
+
+
+class _FoldedEach(dict[int, str]):
+    """Each character without its case where that is one, too, so that places stay as they are."""
+
+    def __missing__(self, point: int) -> str:
+        folded = chr(point).casefold()
+        self[point] = folded if len(folded) == 1 else chr(point)
+        return self[point]
+
+
+_FOLDED_EACH = _FoldedEach()
 
 
 @dataclass(frozen=True)
@@ -162,31 +183,38 @@ def highlight(
     end_char = start_char + len(text)
     waiting = [(a + start_char, b + start_char) for a, b, _ in reversed(_matches(text, terms))]
     asked: list[Box] = []
-    lines: list[Box] = []
-    for start, end, x0, y0, x1, y1, *_ in words:
+    boxes: list[Box] = []
+    for word in words:
+        start, end = word[0], word[1]
         if end <= start_char or start >= end_char:
             continue
-        box: Box = (x0, y0, x1, y1)
+        box = (word[2], word[3], word[4], word[5])
+        boxes.append(box)
         while waiting and waiting[-1][1] <= start:
             waiting.pop()
         if waiting and waiting[-1][0] < end:
             asked.append(box)
-        if lines and _same_line(lines[-1], box):
-            lines[-1] = _joined(lines[-1], box)
+    return Highlight(tuple(asked[:most_boxes]), tuple(_lines(boxes)[:most_boxes]))
+
+
+def _lines(words: Sequence[Box]) -> list[Box]:
+    """The lines that words stand on, one box each.
+
+    A word goes on where a line ended if it is no further to the right than four heights, and half
+    of its height beside it.
+    """
+    if not words:
+        return []
+    lines: list[Box] = []
+    left, top, right, bottom = words[0]
+    for x0, y0, x1, y1 in words[1:]:  # without calls: a search goes through a thousand words
+        height = bottom - top if bottom - top < y1 - y0 else y1 - y0
+        gap = x0 - right
+        beside = (bottom if bottom < y1 else y1) - (top if top > y0 else y0)
+        if -height < gap < 4 * (height if height > 1.0 else 1.0) and beside > 0.5 * height:
+            left, top = (left if left < x0 else x0), (top if top < y0 else y0)
+            right, bottom = (right if right > x1 else x1), (bottom if bottom > y1 else y1)
         else:
-            lines.append(box)
-    return Highlight(tuple(asked[:most_boxes]), tuple(lines[:most_boxes]))
-
-
-def _same_line(line: Box, word: Box) -> bool:
-    """Whether a word goes on where a line ended: half of its height beside it, and to its right."""
-    _, line_y0, line_x1, line_y1 = line
-    x0, y0, _, y1 = word
-    height = min(line_y1 - line_y0, y1 - y0)
-    if not -height < x0 - line_x1 < 4 * max(height, 1.0):
-        return False
-    return min(line_y1, y1) - max(line_y0, y0) > 0.5 * height
-
-
-def _joined(a: Box, b: Box) -> Box:
-    return (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+            lines.append((left, top, right, bottom))
+            left, top, right, bottom = x0, y0, x1, y1
+    return [*lines, (left, top, right, bottom)]

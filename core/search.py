@@ -54,7 +54,11 @@ class SearchSpec:
     of the two a query is cannot be told beforehand, and nothing measured here favours one."""
 
     exact_rows: int = 20_000
-    """A filter that leaves no more than this is searched exactly: some 5 ms, and complete."""
+    """A filter that leaves no more than this is searched exactly, and so completely."""
+
+    few: float = 0.1
+    """Of all vectors: where a filter leaves no more than this share, each is looked up by its key.
+    Where it leaves more, reading all of them in their order on the disk takes less."""
 
     hnsw_ef_search: int = 400
     """Twice the depth. pgvector's default of 40 returns at most 40 rows, whatever is asked for."""
@@ -361,7 +365,9 @@ class Fused:
 
 
 def fuse(
-    ranked: Mapping[ChannelName, Sequence[Ranked]], spec: SearchSpec | None = None
+    ranked: Mapping[ChannelName, Sequence[Ranked]],
+    spec: SearchSpec | None = None,
+    most: int | None = None,
 ) -> list[Fused]:
     """One list out of several, by reciprocal rank.
 
@@ -370,9 +376,10 @@ def fuse(
     Args:
         ranked: Passages of each channel, the best first; none twice in one channel.
         spec: The constant and the weights.
+        most: How many are returned; None: all.
 
     Returns:
-        Every passage that any channel has, the best first. Equal scores are ordered by the better
+        The passages that any channel has, the best first. Equal scores are ordered by the better
         single rank and then by id, so that the same query has the same answer.
 
     Source:
@@ -381,17 +388,20 @@ def fuse(
     """
     spec = spec or SearchSpec()
     weights = {ChannelName.DENSE: spec.dense_weight, ChannelName.WORDS: spec.words_weight}
-    parts: dict[str, list[Part]] = {}
+    scores: dict[str, float] = {}
+    best: dict[str, int] = {}
+    places: dict[str, list[tuple[ChannelName, int, float, float]]] = {}
     for channel, passages in ranked.items():
         for rank, passage in enumerate(passages, start=1):
-            share = weights[channel] / (spec.rrf_k + rank)
-            part = Part(channel, rank, passage.score, share)
-            parts.setdefault(passage.chunk_id, []).append(part)
-    fused = [
-        Fused(chunk_id, sum(part.share for part in found), tuple(found))
-        for chunk_id, found in parts.items()
+            chunk_id, share = passage.chunk_id, weights[channel] / (spec.rrf_k + rank)
+            scores[chunk_id] = scores.get(chunk_id, 0.0) + share
+            best[chunk_id] = min(best.get(chunk_id, rank), rank)
+            places.setdefault(chunk_id, []).append((channel, rank, passage.score, share))
+    order = sorted(scores, key=lambda chunk_id: (-scores[chunk_id], best[chunk_id], chunk_id))
+    return [
+        Fused(chunk_id, scores[chunk_id], tuple(Part(*place) for place in places[chunk_id]))
+        for chunk_id in order[:most]
     ]
-    return sorted(fused, key=lambda f: (-f.score, min(p.rank for p in f.parts), f.chunk_id))
 
 
 @dataclass(frozen=True)

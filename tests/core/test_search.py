@@ -1,3 +1,4 @@
+import re
 import string
 from datetime import date
 
@@ -64,6 +65,7 @@ def test_fusion_loses_nothing_and_adds_nothing(dense: list[str], words: list[str
     assert scores == sorted(scores, reverse=True)
     again = fuse({WORDS: ranked(*words), DENSE: ranked(*dense)})
     assert [found.chunk_id for found in again] == [found.chunk_id for found in fused]
+    assert fuse({DENSE: ranked(*dense), WORDS: ranked(*words)}, most=3) == fused[:3]
 
 
 def test_a_query_is_what_was_meant() -> None:
@@ -129,6 +131,25 @@ def test_terms_leave_out_what_is_to_be_absent() -> None:
 )
 def test_forms_of_one_word_are_marked(word: str, term: str, alike: bool) -> None:
     assert is_alike(word, term) is alike
+
+
+FORMS = "cat Cats cattle Häuser HAUS Straße strassen σας ΣΑΣ naïve ab ABC abcd a1 1 x-cat _cat"
+
+
+@given(
+    words=st.lists(st.sampled_from(FORMS.split()), max_size=8),
+    terms=st.lists(st.sampled_from(FORMS.split()), min_size=1, max_size=4),
+)
+def test_all_words_that_are_alike_are_marked_and_no_others(
+    words: list[str], terms: list[str]
+) -> None:
+    wanted = terms_of(" ".join(terms))
+    snippet = snippet_of(" ".join(words), wanted, 1_000)
+    assert snippet.marks == tuple(
+        word.span()
+        for word in re.finditer(r"\w+", snippet.text)
+        if any(is_alike(word[0], term) for term in wanted)
+    )
 
 
 def test_a_snippet_shows_where_most_of_the_terms_are() -> None:
