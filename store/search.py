@@ -16,7 +16,7 @@ from pgvector import HalfVector
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from core.chunks import configuration_of
 from core.search import NO_FILTERS, Coverage, Filters, Ranked
@@ -30,6 +30,7 @@ class State:
         version: Changes with everything that can be found.
         chunk_set: The passages that are looked at; empty where there are none.
         table: Vectors of the encoder in use; empty where it has none.
+        about: How many those are, as the server last estimated; less than 0 where it never did.
         indexed: Whether the table has an HNSW index.
         recall: What was last measured of the index; None where it never was.
     """
@@ -37,6 +38,7 @@ class State:
     version: str
     chunk_set: str
     table: str
+    about: float
     indexed: bool
     recall: float | None
 
@@ -70,6 +72,8 @@ def state(db: Connection, encoder_id: str) -> State:
                    coalesce((SELECT xid FROM search_changes ORDER BY xid DESC LIMIT 1)::text, '0')
                        AS version,
                    chunk_set, table_name AS "table",
+                   coalesce((SELECT reltuples FROM pg_class
+                             WHERE oid = to_regclass(nullif(table_name, ''))), -1) AS about,
                    EXISTS (SELECT FROM pg_index AS i
                            JOIN pg_class AS c ON c.oid = i.indexrelid
                            JOIN pg_am AS a ON a.oid = c.relam
@@ -161,8 +165,9 @@ def coverage(db: Connection, chunk_set: str, filters: Filters) -> Coverage:
                                - coalesce(%(first_page)s::int, 1) + 1)), 0)
                     FROM scope WHERE status <> 'failed')::int AS pages,
                    (SELECT count(*) FROM ocr_pages AS o JOIN scope USING (document_id)
-                    WHERE o.page >= coalesce(%(first_page)s, o.page)
-                      AND o.page <= coalesce(%(last_page)s, o.page))::int AS pages_read,
+                    WHERE (%(first_page)s::int IS NULL OR o.page >= %(first_page)s)
+                      AND (%(last_page)s::int IS NULL OR o.page <= %(last_page)s))::int
+                       AS pages_read,
                    (SELECT count(*) FROM failed JOIN scope USING (document_id)
                     CROSS JOIN LATERAL (SELECT CASE WHEN failed.page ~ '^[0-9]{1,9}$'
                                                     THEN failed.page::int END) AS f (page)
@@ -172,8 +177,8 @@ def coverage(db: Connection, chunk_set: str, filters: Filters) -> Coverage:
                                       WHERE o.document_id = failed.document_id
                                         AND o.page = f.page))::int AS pages_failed,
                    (SELECT count(*) FROM ocr_pages AS o JOIN scope USING (document_id)
-                    WHERE o.page >= coalesce(%(first_page)s, o.page)
-                      AND o.page <= coalesce(%(last_page)s, o.page)
+                    WHERE (%(first_page)s::int IS NULL OR o.page >= %(first_page)s)
+                      AND (%(last_page)s::int IS NULL OR o.page <= %(last_page)s)
                       AND o.text <> ''
                       AND NOT EXISTS (SELECT FROM chunks AS c
                                       WHERE c.document_id = o.document_id AND c.page = o.page
@@ -217,10 +222,14 @@ def nearest_exact(
     vector: NDArray[np.float32],
     filters: Filters,
     limit: int,
+    *,
+    few: bool = False,
 ) -> list[Ranked]:
     """The nearest passages of those that a filter leaves, every one of them compared.
 
-    The sum in the order keeps the planner from answering by the index, which may miss some.
+    The sum in the order keeps the planner from answering by the index, which may miss some. Where
+    the filter leaves ``few`` of all, their vectors are looked up by key: the planner, which knows
+    less of what it leaves, reads all of them.
     """
     values = {**_bound(chunk_set, filters), "vector": HalfVector(vector), "limit": limit}
     if filters == NO_FILTERS:  # every row of the table: an encoder reads one set of passages
@@ -228,6 +237,19 @@ def nearest_exact(
             SQL(
                 """
                 SELECT chunk_id, -(embedding <#> %(vector)s) FROM {table}
+                ORDER BY 0 + (embedding <#> %(vector)s), chunk_id LIMIT %(limit)s
+                """
+            ).format(table=Identifier(table)),
+            values,
+        ).fetchall()
+    elif few:
+        rows = db.execute(
+            SQL(
+                """
+                SELECT chunk_id, -(embedding <#> %(vector)s) FROM {table}
+                WHERE chunk_id = ANY (ARRAY(SELECT chunk_id FROM searched_chunks(
+                    %(chunk_set)s, %(documents)s, %(first_page)s, %(last_page)s, %(languages)s,
+                    %(kinds)s, %(since)s, %(until)s)))
                 ORDER BY 0 + (embedding <#> %(vector)s), chunk_id LIMIT %(limit)s
                 """
             ).format(table=Identifier(table)),
@@ -380,17 +402,21 @@ def with_any_word(
             CROSS JOIN LATERAL unnest(tsvector_to_array(
                 to_tsvector(configuration::regconfig, %(text)s))) AS lexeme
         ), found AS MATERIALIZED (
-            SELECT holder.chunk_id, holder.language = asked.language AS read_so,
-                   count(*) OVER (PARTITION BY asked.language, lexeme) AS passages
-            FROM asked CROSS JOIN LATERAL (
+            SELECT lexeme, array_agg(holder.chunk_id) AS holders,
+                   array_agg(holder.language) AS languages
+            FROM (SELECT DISTINCT lexeme FROM asked) AS sought CROSS JOIN LATERAL (
                 SELECT c.chunk_id, c.language FROM searched_chunks(
                     %(chunk_set)s, %(documents)s, %(first_page)s, %(last_page)s, %(languages)s,
                     %(kinds)s, %(since)s, %(until)s) AS c
-                WHERE c.tsv @@ lexeme_query(asked.lexeme)
+                WHERE c.tsv @@ lexeme_query(sought.lexeme)
                 LIMIT %(telling_rows)s + 1) AS holder
+            GROUP BY lexeme HAVING count(*) <= %(telling_rows)s
+        ), telling AS MATERIALIZED (
+            SELECT *, 1 + ln((%(telling_rows)s + 1.0) / cardinality(holders)) AS worth FROM found
         )
-        SELECT chunk_id, sum(1 + ln((%(telling_rows)s + 1.0) / passages))::double precision AS score
-        FROM found WHERE passages <= %(telling_rows)s AND read_so
+        SELECT chunk_id, sum(worth)::double precision AS score
+        FROM telling CROSS JOIN LATERAL unnest(holders, languages) AS holder (chunk_id, language)
+        WHERE (language, lexeme) IN (SELECT language, lexeme FROM asked)
         GROUP BY chunk_id ORDER BY score DESC, chunk_id LIMIT %(limit)s
         """,
         {
@@ -406,7 +432,10 @@ def with_any_word(
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage with what is shown of it; ``words`` are those of its span, as pages store them."""
+    """A passage with what is shown of it.
+
+    ``words`` are those of its span as pages store them, and a few before and after it.
+    """
 
     chunk_id: str
     document_id: str
@@ -421,18 +450,29 @@ class Passage:
 
 
 def passages(db: Connection, chunk_ids: Sequence[str]) -> list[Passage]:
-    """Passages by id, in no order."""
+    """Passages by id, in no order.
+
+    Words of a page stand in the order of their spans, so a look at every sixteenth tells which of
+    them belong to a passage; the others are neither taken apart nor sent.
+    """
     with db.cursor(row_factory=class_row(Passage)) as cursor:
         return cursor.execute(
             """
             SELECT c.chunk_id, c.document_id, d.name AS document, c.page, c.start_char, c.end_char,
                    c.text, c.kind, c.language,
-                   (SELECT coalesce(jsonb_agg(word ORDER BY place), '[]')
-                    FROM jsonb_array_elements(o.words) WITH ORDINALITY AS w (word, place)
-                    WHERE (word ->> 0)::int < c.end_char AND (word ->> 1)::int > c.start_char)
-                       AS words
+                   jsonb_path_query_array(
+                       unpacked.words, '$[$first to $last]',
+                       jsonb_build_object('first', span.first, 'last', span.last)) AS words
             FROM chunks AS c
             JOIN documents AS d USING (document_id) JOIN ocr_pages AS o USING (document_id, page)
+            CROSS JOIN LATERAL (SELECT o.words #> '{}' AS words OFFSET 0) AS unpacked
+            CROSS JOIN LATERAL (
+                SELECT coalesce(max(place) FILTER (WHERE start <= c.start_char), 0) AS first,
+                       coalesce(min(place) FILTER (WHERE start >= c.end_char),
+                                jsonb_array_length(unpacked.words)) AS last
+                FROM generate_series(0, jsonb_array_length(unpacked.words) - 1, 16) AS place
+                CROSS JOIN LATERAL (SELECT (unpacked.words -> place ->> 0)::int) AS w (start)
+            ) AS span
             WHERE c.chunk_id = ANY(%(ids)s)
             """,
             {"ids": list(chunk_ids)},
@@ -510,20 +550,23 @@ def _by_index(db: Connection, ef_search: int) -> Generator[None]:
     idle = db.info.transaction_status == TransactionStatus.IDLE
     with db.transaction() if idle else nullcontext():
         db.execute(
-            """
-            SELECT set_config('hnsw.ef_search', %(ef_search)s, true),
-                   set_config('hnsw.iterative_scan', 'relaxed_order', true),
-                   set_config('enable_seqscan', 'off', true),
-                   set_config('enable_sort', 'off', true),
-                   set_config('enable_hashjoin', 'off', true),
-                   set_config('enable_mergejoin', 'off', true)
-            """,
-            {"ef_search": str(ef_search)},
+            SQL(
+                """
+                SET LOCAL hnsw.ef_search = {ef_search};
+                SET LOCAL hnsw.iterative_scan = relaxed_order;
+                SET LOCAL enable_seqscan = off;
+                SET LOCAL enable_sort = off;
+                SET LOCAL enable_hashjoin = off;
+                SET LOCAL enable_mergejoin = off
+                """
+            ).format(ef_search=Literal(ef_search))
         )
         yield
         db.execute(
             """
-            SELECT set_config(name, reset_val, true) FROM pg_settings
-            WHERE name IN ('enable_seqscan', 'enable_sort', 'enable_hashjoin', 'enable_mergejoin')
+            SET LOCAL enable_seqscan TO DEFAULT;
+            SET LOCAL enable_sort TO DEFAULT;
+            SET LOCAL enable_hashjoin TO DEFAULT;
+            SET LOCAL enable_mergejoin TO DEFAULT
             """
         )

@@ -31,7 +31,7 @@ from core.text_encoders import Encoded, Kind
 from resources.postgres import Postgres
 from resources.text_search import TextSearch
 from store.search_index import IndexBuild
-from tests.passages import Said, WordEncoder, keep
+from tests.passages import Said, WordEncoder, boxed, keep
 
 WORDS = "cat dog car road river stone cloud paper glass metal sugar water light sound"
 BUILD = IndexBuild(m=16, ef_construction=64, memory_mb=32, timeout_s=60)
@@ -107,6 +107,8 @@ def test_filtered_search_is_complete(db: psycopg.Connection, postgres: Postgres)
         exact = store.search.nearest_exact(db, table, state.chunk_set, query, filters, SMALL.depth)
         np.testing.assert_allclose([ranked.score for ranked in exact], best, atol=2e-3)
         assert {ranked.chunk_id for ranked in exact} <= scores.keys()
+        args = (db, table, state.chunk_set, query, filters, SMALL.depth)
+        assert store.search.nearest_exact(*args, few=True) == exact
         answer = search.search(Query(" ".join(words), 25, filters))
         channel = answer.channels[0]
         methods.add(channel.method)
@@ -150,6 +152,31 @@ def test_the_index_is_used_where_it_is_asked_for_and_exact_search_never_is(
 
     assert scans(Filters()) == [0, 1]
     assert scans(Filters(languages=("eng",))) == [1, 2]
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(count=st.integers(1, 90), ends=st.tuples(st.integers(0, 90), st.integers(0, 90)))
+def test_a_passage_comes_with_the_words_of_its_span(
+    db: psycopg.Connection, count: int, ends: tuple[int, int]
+) -> None:
+    page = Said("a.pdf", 1, " ".join(f"word{n}" for n in range(count)))
+    words = boxed(page.text)
+    first, last = sorted(min(end, count - 1) for end in ends)
+    start, end = int(words[first][0]), int(words[last][1])
+    db.execute("TRUNCATE documents CASCADE")
+    keep(db, [page], WordEncoder())
+    db.execute(
+        "UPDATE chunks SET start_char = %s, end_char = %s, text = %s",
+        [start, end, page.text[start:end]],
+    )
+    (passage,) = store.search.passages(db, [page.chunk_id])
+    within = [word for word in passage.words if word[0] < end and word[1] > start]
+    assert within == words[first : last + 1]
+    assert len(passage.words) <= len(within) + 32
 
 
 def asked(search: TextSearch, text: str, **given: object) -> Answer:
