@@ -273,6 +273,51 @@ class _Vector:
     note: str = ""
 
 
+class _Asked:
+    """A query and what encodes it, in a thread of its own that touches no database.
+
+    Meanwhile the database looks for the words: each of the two is a good part of a search. It is
+    encoded once, however often its answer is begun again.
+
+    Attributes:
+        query: What is asked.
+        encoder: What encodes it; None where there is none.
+        loss: Why there is none.
+    """
+
+    def __init__(self, query: Query, encoder: TextEncoder | None, loss: str) -> None:
+        self.query, self.encoder, self.loss = query, encoder, loss
+        self._encoding: threading.Thread | None = None
+        self._vector = _Vector(None, "the query was not encoded")  # nothing else was said of it
+
+    def begin(self) -> None:
+        """Begin to encode it, unless that has begun."""
+        if self._encoding is None:
+            self._encoding = threading.Thread(target=self._encode, daemon=True)
+            self._encoding.start()
+
+    def vector(self) -> _Vector:
+        """What came of it, waited for."""
+        if self._encoding is not None:
+            self._encoding.join()
+        return self._vector
+
+    def _encode(self) -> None:
+        assert self.encoder is not None
+        try:
+            encoded = self.encoder.encode([self.query.text], "query")
+            cut = encoded.cut[0]
+        except Exception as error:  # noqa: BLE001 - words are searched whatever is wrong with it
+            self._vector = _not_encoded(error)
+            return
+        note = f"the encoder did not see the last {cut} tokens of the query" if cut else ""
+        self._vector = _Vector(encoded.vectors, note=note)
+
+
+def _not_encoded(error: Exception) -> _Vector:
+    return _Vector(None, f"the query was not encoded: {error or type(error).__name__}")
+
+
 class TextSearch:
     """Answers queries. Making it opens nothing; ``close`` ends its connections.
 
@@ -317,7 +362,7 @@ class TextSearch:
                 encoder, loss = self._encoders.get(db), ""
             except EncoderError as error:
                 encoder, loss = None, f"there is no encoder: {error}"
-            efforts = _Efforts()
+            asked, efforts = _Asked(query, encoder, loss), _Efforts()
             while True:
                 try:
                     with db.transaction():
@@ -326,7 +371,7 @@ class TextSearch:
                         known = self._answers.get(key) if encoder else None
                         if known is not None:
                             return known.again(time.monotonic() - started)
-                        answer = self._answer(db, state, query, encoder, loss, efforts)
+                        answer = self._answer(db, state, asked, efforts)
                     break
                 except _TooSlowError as slow:
                     efforts = efforts.less(slow.part)
@@ -391,32 +436,25 @@ class TextSearch:
             raise SearchUnavailableError("what is stored could not be counted in time") from slow
         return coverage
 
-    def _answer(
-        self,
-        db: Db,
-        state: State,
-        query: Query,
-        encoder: TextEncoder | None,
-        loss: str,
-        efforts: _Efforts,
-    ) -> Answer:
+    def _answer(self, db: Db, state: State, asked: _Asked, efforts: _Efforts) -> Answer:
+        query = asked.query
         filters, unknown = _resolved(db, query.filters)
         if unknown and not filters.documents:
             scope = Scope(0, stored=True, unknown=unknown)
             reason = reason_for_fewer(query, 0, scope, dense_ran=True)
             channels = tuple(Channel(name) for name in ChannelName)
             return Answer(query, (), reason, channels, (), state.version)
-        vector = _Vector(None)
-        if not demands_words(query.text):
-            vector = self._vector(db, state, query, encoder, loss)
-        dense, dense_channel = self._dense(db, state, vector, filters, efforts.dense)
+        lost = self._begin(db, state, asked)
+        coverage = None if efforts.counting else self._covered(db, state, filters)
         words, words_channel = self._words(db, state, query, filters, efforts.words)
+        vector = lost or asked.vector()
+        near = _Near(db, state, vector, filters, coverage)
+        dense, dense_channel = self._dense(near, efforts.dense)
         channels = (dense_channel, words_channel)
         if not dense_channel.ran and not words_channel.ran:
             raise SearchUnavailableError("; ".join(channel.loss for channel in channels))
-        fused = fuse({ChannelName.DENSE: dense, ChannelName.WORDS: words}, self.spec)
-        hits = self._hits(db, query, fused[: query.top_k])
-        coverage = None if efforts.counting else self._covered(db, state, filters)
+        fused = fuse({ChannelName.DENSE: dense, ChannelName.WORDS: words}, self.spec, query.top_k)
+        hits = self._hits(db, query, fused)
         degraded = [channel.loss for channel in channels if channel.loss]
         degraded += [vector.note] if vector.note else []
         degraded += [f"no document is called {name!r}" for name in unknown]
@@ -433,58 +471,48 @@ class TextSearch:
         reason = reason_for_fewer(query, len(hits), scope, dense_ran=dense_channel.ran)
         return Answer(query, hits, reason, channels, tuple(degraded), state.version)
 
-    def _vector(
-        self, db: Db, state: State, query: Query, encoder: TextEncoder | None, loss: str
-    ) -> _Vector:
+    def _begin(self, db: Db, state: State, asked: _Asked) -> _Vector | None:
+        """Have a query encoded where that is of use; else why there will be no vector."""
+        encoder = asked.encoder
+        if demands_words(asked.query.text):
+            return _Vector(None)
         if encoder is None:
-            return _Vector(None, loss)
+            return _Vector(None, asked.loss)
         if not state.table:
             return _Vector(None, f"nothing is embedded with {encoder.spec.encoder_id} yet")
         try:
             self._encoders.agree(db, encoder)
-            encoded = encoder.encode([query.text], "query")
         except psycopg.Error:
             raise
         except Exception as error:  # noqa: BLE001 - words are searched whatever is wrong with it
-            return _Vector(None, f"the query was not encoded: {error or type(error).__name__}")
-        cut = encoded.cut[0]
-        note = f"the encoder did not see the last {cut} tokens of the query" if cut else ""
-        return _Vector(encoded.vectors, note=note)
+            return _not_encoded(error)
+        asked.begin()
+        return None
 
-    def _dense(
-        self, db: Db, state: State, vector: _Vector, filters: Filters, effort: int
-    ) -> tuple[list[Ranked], Channel]:
+    def _dense(self, near: "_Near", effort: int) -> tuple[list[Ranked], Channel]:
         """The nearest passages, by the way that is complete or else fast enough."""
-        name, spec = ChannelName.DENSE, self.spec
+        name, spec, vector = ChannelName.DENSE, self.spec, near.vector
         late = f"searching by meaning took longer than {spec.statement_s:g} s" if effort else ""
         if vector.vectors is None:  # or the query says of its words what no vector knows
             loss = f"not searched by meaning: {vector.loss}" if vector.loss else ""
             return [], Channel(name, loss=loss)
-        if effort > 1 or (effort and not state.indexed):
+        if effort > 1 or (effort and not near.state.indexed):
             return [], Channel(name, loss=f"not searched by meaning: {late}", cut_short=True)
-        near = _Near(db, state, vector.vectors, filters)
         with _in_time(name):
             if effort:
                 found = near.indexed(spec.cheap_depth, spec.cheap_ef_search)
                 loss = f"{late}; a cheaper search found the nearest {len(found)}"
                 return found, Channel(name, "hnsw", len(found), loss, cut_short=True)
-            if self._is_good(state) and not self._is_narrow(db, state, filters):
+            if self._is_good(near.state) and not near.is_narrow(spec.exact_rows):
                 found = near.indexed(spec.depth, spec.hnsw_ef_search)
                 if len(found) == spec.depth:
                     return found, Channel(name, "hnsw", len(found))
-            found = near.exact(spec.depth)
+            found = near.exact(spec.depth, spec.few)
             return found, Channel(name, "exact", len(found))
 
     def _is_good(self, state: State) -> bool:
         """Whether there is an index that finds what it has to, as far as it was measured."""
         return state.indexed and (state.recall is None or state.recall >= self._least_recall)
-
-    def _is_narrow(self, db: Db, state: State, filters: Filters) -> bool:
-        """Whether a filter leaves so few passages that each can be compared."""
-        if filters == NO_FILTERS:
-            return False
-        most = self.spec.exact_rows + 1
-        return store.search.matching(db, state.chunk_set, filters, most) < most
 
     def _words(
         self, db: Db, state: State, query: Query, filters: Filters, effort: int
@@ -601,20 +629,42 @@ def _resolved(db: Db, filters: Filters) -> tuple[Filters, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Near:
-    """One query by meaning, and the two ways to look for it."""
+    """One query by meaning, and the two ways to look for it.
+
+    Attributes:
+        db: A connection.
+        state: What can be searched.
+        vector: The query.
+        filters: What may be found.
+        coverage: How much that is; None where it could not be counted in time.
+    """
 
     db: Db
     state: State
-    vectors: Vectors
+    vector: _Vector
     filters: Filters
+    coverage: Coverage | None
 
-    def exact(self, limit: int) -> list[Ranked]:
+    def is_narrow(self, most: int) -> bool:
+        """Whether a filter leaves so few passages that each can be compared."""
+        if self.filters == NO_FILTERS:
+            return False
+        if self.coverage is not None:
+            return self.coverage.passages <= most
+        found = store.search.matching(self.db, self.state.chunk_set, self.filters, most + 1)
+        return found <= most
+
+    def exact(self, limit: int, few: float) -> list[Ranked]:
+        assert self.vector.vectors is not None
+        are_few = self.coverage is not None and self.coverage.passages <= few * self.state.about
         return store.search.nearest_exact(
-            self.db, self.state.table, self.state.chunk_set, self.vectors[0], self.filters, limit
-        )
+            self.db, self.state.table, self.state.chunk_set, self.vector.vectors[0], self.filters,
+            limit, few=are_few,
+        )  # fmt: skip
 
     def indexed(self, limit: int, ef_search: int) -> list[Ranked]:
+        assert self.vector.vectors is not None
         return store.search.nearest_indexed(
-            self.db, self.state.table, self.state.chunk_set, self.vectors[0], self.filters,
+            self.db, self.state.table, self.state.chunk_set, self.vector.vectors[0], self.filters,
             limit, ef_search,
         )  # fmt: skip
