@@ -34,16 +34,25 @@ class ComparisonSpec:
             glare is about as wide, a set symbol is half of it.
         haze_px: Width of the narrowest reflection, 7 px: it adds the same to all colours, and
             is told from print by being smooth and colourless.
+        print_px: Only differences finer than this count against a print, 4 px: strokes and outlines
+            are, what is left of a reflection is not.
         edge_px: The outermost pixels show the table as often as the card.
         bright: Above this level in all channels a photograph has no detail left.
         step_px: From one window, in which agreement is judged, to the next.
         window: Side of the windows in steps: 15 px are two letters.
         differ: Templates differ where their colours are this many levels apart, after blurring.
+        least_common: Share of what is seen that all look-alikes must have in common for the light
+            to be measured there alone, 0.4; with less, each is shown in the light that suits it.
         strip_height: Share of the card's height, at its lower edge, where cards carry their set
             symbol and number.
+        odd: Logarithm of the excess from which a place shows something else, 2.2: nine times the
+            usual difference.
+        compact_px: What another print changes is at most so high, 36 px, a twelfth of the card;
+        compact_area: and at most so large, in squares of ``step_px``.
         texture: Standard deviation in grey levels from which a window shows something.
-        tail: Degrees of freedom of the distribution of differences: single places may be far off
-            (reflections, dust) without deciding anything.
+        tail: Degrees of freedom of the distribution of differences, 64: nearly normal. Places that
+            are far off are mostly outlines and type, of which the light or the blur is not quite
+            right, and they still tell which print is nearer; what is hidden was left out before.
         grain_px: Area within which differences are not independent of each other.
     """
 
@@ -51,14 +60,19 @@ class ComparisonSpec:
     kernel_points: int = 2500
     light_px: float = 36.0
     haze_px: float = 7.0
+    print_px: float = 4.0
     edge_px: int = 6
     bright: float = 250.0
     step_px: int = 5
     window: int = 3
     differ: float = 10.0
+    least_common: float = 0.4
     strip_height: float = 0.12
+    odd: float = 2.2
+    compact_px: float = 36.0
+    compact_area: int = 140
     texture: float = 3.0
-    tail: float = 4.0
+    tail: float = 64.0
     grain_px: float = 12.0
 
 
@@ -118,6 +132,13 @@ class Windows:
     agree: Vector
     excess: Vector
     detail: Vector
+
+
+def above_strip(spec: ComparisonSpec) -> Mask:
+    """All of the card but the strip at its lower edge."""
+    mask = np.ones(FRAME_PX[::-1], bool)
+    mask[round(FRAME_PX[1] * (1 - spec.strip_height)) :] = False
+    return mask
 
 
 def seen_pixels(card: Colour, inside: Mask, spec: ComparisonSpec) -> Mask:
@@ -373,7 +394,9 @@ def compare(
         return total(values) / (share if values.ndim == 2 else share[..., None])
 
     card = aligned.colour
-    detail, error = mean(_gradient(shown)), mean(average((card - shown) ** 2))
+    difference = (card - shown) * seen[..., None]
+    difference -= cv2.GaussianBlur(difference, (0, 0), spec.print_px)
+    detail, error = mean(_gradient(shown)), mean(average(difference * difference))
     mean_a, mean_b = mean(card), mean(shown)
     variance_a = np.maximum(mean(card * card) - mean_a**2, 0).sum(axis=2)
     variance_b = np.maximum(mean(shown * shown) - mean_b**2, 0).sum(axis=2)
@@ -417,6 +440,45 @@ def _expected(error: Plane, detail: Plane, usual: Mask) -> Expected:
     typical = np.interp(values, edges, np.log(levels))
     spread = 1.4826 * float(np.median(np.abs(np.log(errors) - typical)))
     return Expected(edges, levels, max(spread, 0.1))
+
+
+def hidden(
+    aligned: Aligned, shown: Sequence[Colour], expected: Expected, spec: ComparisonSpec
+) -> Mask:
+    """Where a card shows what no candidate has, over more than a symbol and a number take.
+
+    Other cards that lie on top, fingers and the cores of reflections say nothing about the print.
+    They reach in from the outline or run across the card; what another print changes is compact.
+
+    Args:
+        aligned: The card.
+        shown: The candidates in its frame, blurred and lit as it is.
+        expected: What the right one leaves.
+        spec: How much is how large.
+    """
+    size = (FRAME_PX[0] // spec.step_px, FRAME_PX[1] // spec.step_px)
+
+    def small(values: Plane) -> Plane:
+        return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA))
+
+    seen = aligned.seen.astype(np.float32)
+    share = np.maximum(small(seen), np.float32(0.01))
+    excess = np.full(size[::-1], np.inf, np.float32)
+    for picture in shown:
+        error = small(average((aligned.colour - picture) ** 2) * seen) / share
+        usual = expected.at(cv2.blur(small(_gradient(picture)), (3, 3)))
+        excess = np.minimum(excess, np.log((error + 0.3) / (usual + 0.3)))
+    odd = ((excess > spec.odd) & (share > 0.5)).astype(np.uint8)
+    odd = cv2.morphologyEx(odd, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(odd, connectivity=8)
+    covered = np.zeros_like(odd)
+    for label in range(1, count):
+        _, _, _, height, area = boxes[label]
+        if height * spec.step_px > spec.compact_px or area > spec.compact_area:
+            covered[labels == label] = 1
+    covered = cv2.dilate(covered, np.ones((3, 3), np.uint8))
+    large = cv2.resize(covered, FRAME_PX, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(large) > 0
 
 
 def versus(

@@ -21,33 +21,50 @@ from core.scoring import ScoreModel, read_model
 
 Vector = NDArray[np.float64]
 
-NUMBERS = ("inliers", "agree", "agree_low", "strip", "strip_agree", "spots", "margin", "leaning")
+NUMBERS = (
+    "inliers",
+    "agree",
+    "strip",
+    "strip_agree",
+    "strip_seen",
+    "margin",
+    "leaning",
+)
 
 
-def window_measures(windows: Windows, spec: ComparisonSpec) -> dict[str, float]:
+def window_measures(
+    windows: Windows, hidden_share: float, spec: ComparisonSpec
+) -> dict[str, float]:
     """What the windows say in a few numbers.
 
     Args:
-        windows: Agreement of the card with the first candidate.
+        windows: Agreement of the card with the first candidate, where it is not hidden.
+        hidden_share: How much of the card shows something else, 0 to 1.
         spec: Where the strip is, and what counts as showing something.
 
     Returns:
-        ``agree``, ``agree_low``: median and lowest tenth of the correlation of windows that show
-        something. ``strip``: how much the worst place of either half of the number strip differs
-        more than is typical, in logarithms; ``strip_agree`` its lowest correlation. ``spots`` the
-        same as ``strip`` for the rest of the card. 0 where there are no such windows.
+        ``agree``: the correlation that 7 of 10 windows that show something exceed, where what is
+        hidden counts as 0; ``agree_low``: what 9 of 10 exceed of those not hidden. ``strip``: how
+        much the worst place of the number strip differs more than is typical, in logarithms,
+        counting only what does not correlate either; ``strip_agree``: the lowest correlation
+        there; ``strip_seen``: the share of the strip that is not hidden. ``spots``: the same as
+        ``strip`` for the rest of the card. 0 where there are no windows.
     """
     shows = windows.detail > spec.texture
-    x, y = windows.places.T
-    low = y > FRAME_PX[1] * (1 - spec.strip_height)
+    y = windows.places[:, 1]
+    strip = y > FRAME_PX[1] * (1 - spec.strip_height)
     agree = windows.agree[shows]
-    halves = [low & shows & side for side in (x < FRAME_PX[0] / 2, x >= FRAME_PX[0] / 2)]
+    none = np.zeros(round(len(agree) * hidden_share / max(1.0 - hidden_share, 0.05)))
+    wrong = windows.excess * np.clip((0.95 - windows.agree) / 0.25, 0, 1)
+    rows, columns = spec.strip_height * FRAME_PX[1] / spec.step_px, FRAME_PX[0] / spec.step_px
     return {
-        "agree": float(np.median(agree)) if len(agree) else 0.0,
+        "agree": float(np.quantile(np.append(agree, none), 0.3)) if len(agree) else 0.0,
         "agree_low": float(np.quantile(agree, 0.1)) if len(agree) else 0.0,
-        "strip": max(_worst(windows.excess[half], 6) for half in halves),
-        "strip_agree": min(_least(windows.agree[half], 6) for half in halves),
-        "spots": _worst(windows.excess[~low & shows], 40),
+        "strip": _worst(wrong[strip], 4),
+        "strip_agree": -_worst(-windows.agree[strip & (windows.detail > 2 * spec.texture)], 4),
+        "strip_seen": min(1.0, float(strip.sum()) / (rows * columns)),
+        "spots": _worst(wrong[~strip], 20),
+        "hidden": hidden_share,
         "textured": float(shows.mean()) if len(shows) else 0.0,
     }
 
@@ -57,21 +74,15 @@ def _worst(excess: Vector, count: int) -> float:
     return float(np.sort(excess)[-count:].mean()) if len(excess) else 0.0
 
 
-def _least(agree: Vector, count: int) -> float:
-    """Mean of the smallest few."""
-    return float(np.sort(agree)[:count].mean()) if len(agree) else 1.0
-
-
 def vector_of(measures: Mapping[str, float]) -> Vector:
     """What speaks for the first candidate, in the order of ``NUMBERS``."""
     return np.array(
         [
             np.log1p(min(measures["inliers"], 150.0)),
             _missing(measures["agree"]),
-            _missing(measures["agree_low"]),
             -np.clip(measures["strip"], 0.0, 4.0),
             _missing(measures["strip_agree"]),
-            -np.clip(measures["spots"], 0.0, 4.0),
+            measures["strip_seen"],
             np.log1p(np.clip(measures["margin"], 0.0, 400.0)),
             np.clip(measures["leaning"], 0.0, 1.0),
         ]

@@ -14,14 +14,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.card_comparison import (
     Aligned,
     ComparisonSpec,
+    Expected,
+    Mask,
+    Vector,
+    above_strip,
     blurred_like,
     compare,
     differing,
+    hidden,
     light_of,
     same_artwork,
     same_tone,
@@ -75,11 +79,9 @@ class IdentificationSpec:
             the same frame stay below.
         same_artwork: The same when they are aligned and reduced to half, 0.78: look-alikes come to
             0.87 and more, other artworks in the same frame to at most 0.69.
-        least_common: Share of the card that all look-alikes must have in common for the light to be
-            measured there alone.
-        unknown_inliers: With fewer inliers no known card is on the crop.
-        unknown_agree: With a lower median correlation of windows it is another artwork in the same
-            frame.
+        unknown_inliers: With fewer inliers, 60, no known card is on the crop,
+        unknown_agree: if three of ten windows correlate less than this, 0.4, either: another
+            artwork in the same frame comes to about 0, a known card mostly to 0.9.
         accept: Probability from which nobody needs to look.
         unsure: Probability below which the reasons name an unseen print.
         strip_height: Share of the card's height, at its lower edge, that is given to ``read``.
@@ -98,8 +100,7 @@ class IdentificationSpec:
     max_look_alikes: int = 12
     perhaps_same_artwork: float = 0.7
     same_artwork: float = 0.78
-    least_common: float = 0.2
-    unknown_inliers: int = 15
+    unknown_inliers: int = 60
     unknown_agree: float = 0.4
     accept: float = 0.9
     unsure: float = 0.5
@@ -238,8 +239,8 @@ class _Contest:
 
     hits: tuple[Recalled, ...]
     best: int
-    margins: NDArray[np.float64]
-    leanings: NDArray[np.float64]
+    margins: Vector
+    leanings: Vector
     measures: dict[str, float]
 
 
@@ -280,10 +281,8 @@ def identify(
     contest = _settle(seen, confirmed, rivals, shelf, spec)
     measures = {**contest.measures, "inliers": float(confirmed.fit.inliers)}
     measures["similarity"] = confirmed.hit.similarity
-    if (
-        confirmed.fit.inliers < spec.unknown_inliers
-        or contest.measures["agree"] < spec.unknown_agree
-    ):
+    few = confirmed.fit.inliers < spec.unknown_inliers
+    if few and contest.measures["agree"] < spec.unknown_agree:
         return _unknown(_first(contest, recalled), measures, turned=confirmed.fit.turned)
     return _decide(seen, confirmed, contest, recalled, measures, read, spec)
 
@@ -374,32 +373,72 @@ def _settle(
     hits = (confirmed.hit, *(hit for hit, _ in rivals))
     pictures = [first.colour, *(picture for _, picture in rivals)]
     common = aligned.seen & ~differing(pictures, comparison)
-    if common.sum() < spec.least_common * aligned.seen.sum():
-        common = aligned.seen
-    above = np.ones_like(common)
-    above[round(FRAME_PX[1] * (1 - comparison.strip_height)) :] = False
-    trusted = common & above
+    enough = common.sum() >= comparison.least_common * aligned.seen.sum()
+    trusted = (common if enough else aligned.seen) & above_strip(comparison)
     blurred = [blurred_like(picture, pixels, trusted, comparison) for picture in pictures]
-    light = light_of(pixels, blurred[0], common, comparison)
-    shown = [light.on(picture) for picture in blurred]
-    windows, expected = compare(aligned, shown[0], trusted, comparison)
-    best = 0
-    for place in range(1, len(shown)):
-        if versus(aligned, shown[place], shown[best], expected, comparison)[0] > 0:
-            best = place
-    if rivals:  # what only the best shows helps to measure the light as well
-        light = light_of(pixels, blurred[best], aligned.seen, comparison)
-        windows, _ = compare(aligned, light.on(blurred[best]), aligned.seen & above, comparison)
-    against = [versus(aligned, shown[best], other, expected, comparison) for other in shown]
-    margins, leanings = (np.array(values, np.float64) for values in zip(*against, strict=True))
     items = [hit.template.item_id for hit in hits]
+    return _Contest(hits, *judge(aligned, blurred, items, common if enough else None, comparison))
+
+
+def judge(
+    aligned: Aligned,
+    blurred: Sequence[Colour],
+    items: Sequence[str],
+    common: Mask | None,
+    spec: ComparisonSpec,
+) -> tuple[int, Vector, Vector, dict[str, float]]:
+    """Which of some look-alikes an aligned card is, and what is left different in that one.
+
+    Args:
+        aligned: The card, in the look-alikes' frame.
+        blurred: The look-alikes, as blurred as the card.
+        items: Which item each is a view of; views of one item do not compete.
+        common: Where all of them show the same; None if that is too little to measure light there.
+        spec: How pixels are compared.
+
+    Returns:
+        The place of the best; its likelihood ratio to each, shape (n,); where the card lies between
+        the best and each, shape (n,); and the measures of the best.
+    """
+    above = above_strip(spec)
+    everywhere = aligned.seen if common is None else common
+    light = light_of(aligned.colour, blurred[0], everywhere, spec)
+    shown = [light.on(picture) for picture in blurred]
+    if common is None:
+        lights = (light_of(aligned.colour, picture, everywhere, spec) for picture in blurred)
+        shown = [own.on(picture) for own, picture in zip(lights, blurred, strict=True)]
+    windows, expected = compare(aligned, shown[0], everywhere & above, spec)
+    covered = hidden(aligned, shown, expected, spec)
+    aligned = Aligned(aligned.colour, aligned.seen & ~covered)
+    best, margins, leanings = _strongest(aligned, shown, expected, spec)
+    if len(shown) > 1 or covered.any():  # now the light can be measured on the whole of the best
+        light = light_of(aligned.colour, blurred[best], aligned.seen, spec)
+        windows, _ = compare(aligned, light.on(blurred[best]), aligned.seen & above, spec)
     rival = np.array([item != items[best] for item in items])
-    measures = window_measures(windows, comparison)
+    measures = window_measures(windows, float(covered.mean()), spec)
     measures["margin"] = float(margins[rival].min()) if rival.any() else 400.0
     measures["leaning"] = float(leanings[rival].min()) if rival.any() else 1.0
     measures["look_alikes"] = float(len(set(items)) - 1)
     measures["noise"] = float(np.sqrt(expected.levels[0]))
-    return _Contest(hits, best, margins, leanings, measures)
+    return best, margins, leanings, measures
+
+
+def _strongest(
+    aligned: Aligned, shown: Sequence[Colour], expected: Expected, spec: ComparisonSpec
+) -> tuple[int, Vector, Vector]:
+    """The look-alike that loses to no other, and how it does against each."""
+    best = 0
+    for place in range(1, len(shown)):
+        if versus(aligned, shown[place], shown[best], expected, spec)[0] > 0:
+            best = place
+    against = np.zeros((len(shown), 2))
+    for _ in shown:
+        against = np.array([versus(aligned, shown[best], o, expected, spec) for o in shown])
+        worst = int(against[:, 0].argmin())
+        if against[worst, 0] >= 0:
+            break
+        best = worst  # it has beaten others, but not this one
+    return best, against[:, 0], against[:, 1]
 
 
 def _decide(
