@@ -49,6 +49,9 @@ RUNS_PER_CHAIN = 12
 
 SCENARIOS: dict[str, Callable[[Installation, Installation], list[str]]] = {
     "two runs at once": scenarios.two_runs,
+    "two runs at once, which write slowly": lambda ours, reference: scenarios.two_runs(
+        ours, reference, slowly=True
+    ),
     "store and results full": scenarios.store_full,
     "database disk full": scenarios.database_disk_full,
     "database away for a minute": lambda ours, reference: scenarios.database_away(

@@ -33,6 +33,7 @@ from benchmarks.faults.webserver import (
     launch_backfill,
     wait_until_loaded,
 )
+from resources.database import Database
 from resources.embedded_postgres import EmbeddedPostgres, ServerSettings
 
 ASSETS = (
@@ -86,8 +87,15 @@ def kills(
     return _finished(installation, reference, audit)
 
 
-def two_runs(installation: Installation, reference: Installation) -> list[str]:
-    """Two runs over the same papers at the same time: both succeed, with the same rows."""
+def two_runs(
+    installation: Installation, reference: Installation, *, slowly: bool = False
+) -> list[str]:
+    """Two runs over the same papers at the same time: both succeed, with the same rows.
+
+    Where they write ``slowly``, each is sure to come upon the other in the middle of a transaction.
+    """
+    if slowly:
+        _slow_down_writing(installation)
     other_out = installation.root / "other"
     first = installation.begin()
     second = installation.begin("run", str(installation.papers), "--out", str(other_out))
@@ -99,6 +107,24 @@ def two_runs(installation: Installation, reference: Installation) -> list[str]:
             audit.violations.append(f"the two runs do not agree on {path.name}")
     audit.after_the_end(reference)
     return audit.violations
+
+
+def _slow_down_writing(installation: Installation) -> None:
+    """Have every row of the ledger take a fifth of a second, which keeps its transaction open."""
+    installation.home.mkdir(parents=True)
+    with Database(data_dir=str(installation.home / "postgres")).connect() as db:
+        db.execute(
+            """
+            CREATE FUNCTION slow_down() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END $$
+            """
+        )
+        db.execute(
+            """
+            CREATE TRIGGER slow_down AFTER INSERT ON work
+            FOR EACH STATEMENT EXECUTE FUNCTION slow_down()
+            """
+        )
 
 
 def store_full(installation: Installation, reference: Installation) -> list[str]:

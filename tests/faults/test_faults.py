@@ -28,10 +28,11 @@ def test_whatever_is_killed_nothing_is_lost_left_or_made_twice(
     assert found == []
 
 
+@pytest.mark.parametrize("slowly", [False, True])
 def test_two_runs_over_the_same_papers_both_succeed_with_the_same_rows(
-    installation: Installation, in_peace: InPeace
+    installation: Installation, in_peace: InPeace, slowly: bool
 ) -> None:
-    assert scenarios.two_runs(installation, in_peace.installation) == []
+    assert scenarios.two_runs(installation, in_peace.installation, slowly=slowly) == []
 
 
 def test_a_database_that_is_away_for_a_while_is_waited_for(
