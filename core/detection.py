@@ -35,6 +35,7 @@ __all__ = [
     "Detection",
     "DetectionSpec",
     "Detector",
+    "DetectorError",
     "How",
     "Quad",
     "detect",
@@ -66,6 +67,10 @@ class Detection:
     score: float
     how: How
     complaints: tuple[str, ...] = field(default=())
+
+
+class DetectorError(Exception):
+    """A detector is not the one that was named, cannot be loaded, or answers nonsense."""
 
 
 class Detector(Protocol):
@@ -268,7 +273,7 @@ def _proposed(
     score = ordered[:, 2] + ordered[:, 3] + 0.7 * ordered[:, 1] + 0.5 * ordered[:, 0]
     worthy = ordered[:, 2] > 0.45
     poses, score = poses[worthy], score[worthy]
-    best = distinct_poses(poses, score, spec.max_examined)
+    best = distinct_poses(poses, score.astype(np.float32), spec.max_examined)
     return np.concatenate([agreed, plane.quads(poses[best])]), complaints
 
 

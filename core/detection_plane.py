@@ -38,7 +38,7 @@ class Plane:
 
     def to_image(self, points: Points) -> Points:
         """The plane to pixels, any shape (..., 2)."""
-        return _project(np.linalg.inv(self.matrix), points)
+        return _project(np.asarray(np.linalg.inv(self.matrix), np.float64), points)
 
     def outlines(self, poses: Poses) -> Quads:
         """The corners of cards on the plane, shape (n, 4, 2)."""

@@ -61,7 +61,8 @@ def _masks(lab: NDArray[np.uint8]) -> Iterator[Channel]:
         low, high = np.percentile(values, (2, 98))
         if high - low < (12 if index == 0 else 8):
             continue
-        levels = np.percentile(values, _LEVELS) if index == 0 else np.linspace(low, high, 6)[1:-1]
+        spread = np.linspace(float(low), float(high), 6)[1:-1]
+        levels = np.asarray(np.percentile(values, _LEVELS) if index == 0 else spread, np.float64)
         for level in dict.fromkeys(np.rint(levels).astype(int).tolist()):
             yield cv2.threshold(channel, float(level), 255, cv2.THRESH_BINARY)[1]
         block = int(longer * 0.06) | 1

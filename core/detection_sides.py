@@ -105,8 +105,8 @@ def _measure(lab: Lab, quads: Quads, reach: float, spec: DetectionSpec, hold: fl
     lean_of = slopes / max(1, steps // 2)
     loss = hold * (away[:, :, None] ** 2 + 0.5 * lean_of[:, None] ** 2)
     score = lines - loss.astype(np.float32)
-    best = score.reshape(*score.shape[:2], -1).argmax(axis=-1)
-    slope, place = np.unravel_index(best, score.shape[2:])
+    best: NDArray[np.intp] = score.reshape(*score.shape[:2], -1).argmax(axis=-1)
+    slope, place = best // steps, best % steps
     shift = np.rint(slopes[slope][..., None] * (t - 0.5) * 2).astype(np.intp)
     columns = np.clip(place[..., None] + shift, 0, steps - 1)
     along = np.take_along_axis(edge, columns[..., None], axis=-1)[..., 0]
@@ -169,10 +169,10 @@ def _together(profile: Support) -> NDArray[np.intp]:
         Columns outwards, shape (n, 4).
     """
     half = profile.shape[-1] // 2
-    shift = np.arange(-half, half + 1)
-    loss = 0.1 * (shift / max(1, half)) ** 2
-    across = (profile[:, 1] + profile[:, 3, ::-1] - loss).argmax(axis=1) - half
-    down = (profile[:, 2] + profile[:, 0, ::-1] - loss).argmax(axis=1) - half
+    shift = np.arange(-half, half + 1, dtype=np.int64)
+    loss = np.asarray(0.1 * (shift / max(1, half)) ** 2, np.float32)
+    across: NDArray[np.intp] = (profile[:, 1] + profile[:, 3, ::-1] - loss).argmax(axis=1) - half
+    down: NDArray[np.intp] = (profile[:, 2] + profile[:, 0, ::-1] - loss).argmax(axis=1) - half
     return np.stack([-down, across, down, -across], axis=1)
 
 
