@@ -27,7 +27,7 @@ from scipy.optimize import minimize
 from core.card_decision import NUMBERS, vector_of
 from core.card_descriptor import describe
 from core.geometry import Image
-from core.identification import Recalled, Template, identify
+from core.identification import IdentificationSpec, Recalled, Template, identify
 from core.scoring import read_model
 
 CARD_PX = (300, 420)
@@ -225,8 +225,9 @@ def report(title: str, cases: Sequence[Case], model: dict[str, Any]) -> None:
     for kind in ("novel", "reprint"):
         below = scores[[case.unknown == kind for case in cases]]
         print(f"  known and right above {kind}: {auroc(scores[right], below):.4f} of {len(below)}")
+    seen = np.array([case.measures.get("strip_seen", 0.0) for case in cases])
     for limit in ACCEPT:
-        taken = scores >= limit
+        taken = (scores >= limit) & (seen >= IdentificationSpec().accept_seen)
         precision = right[taken].mean() if taken.any() else float("nan")
         print(f"  at {limit:g}: {taken.mean():.3f} accepted, {precision:.4f} of them right")
     print(f"  median time: {1000 * np.median([case.took_s for case in cases]):.0f} ms a card")

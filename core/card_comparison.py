@@ -50,9 +50,6 @@ class ComparisonSpec:
         compact_px: What another print changes is at most so high, 36 px, a twelfth of the card;
         compact_area: and at most so large, in squares of ``step_px``.
         texture: Standard deviation in grey levels from which a window shows something.
-        tail: Degrees of freedom of the distribution of differences, 64: nearly normal. Places that
-            are far off are mostly outlines and type, of which the light or the blur is not quite
-            right, and they still tell which print is nearer; what is hidden was left out before.
         grain_px: Area within which differences are not independent of each other.
     """
 
@@ -72,7 +69,6 @@ class ComparisonSpec:
     compact_px: float = 36.0
     compact_area: int = 140
     texture: float = 3.0
-    tail: float = 64.0
     grain_px: float = 12.0
 
 
@@ -481,10 +477,33 @@ def hidden(
     return np.asarray(large) > 0
 
 
+def strip_seen(aligned: Aligned, shown: Colour, spec: ComparisonSpec) -> float:
+    """Share of what is printed on the strip that can be seen, 0 to 1, in the half that shows less.
+
+    Args:
+        aligned: The card, without what is hidden.
+        shown: What it should show.
+        spec: Where the strip is.
+    """
+    edge = spec.edge_px
+    rows = slice(round(FRAME_PX[1] * (1 - spec.strip_height)), FRAME_PX[1] - 2 * edge)
+    middle = FRAME_PX[0] // 2
+    printed = np.maximum(np.sqrt(_gradient(shown)) - 2.0, 0.0)
+    shares: list[float] = []
+    for columns in (slice(2 * edge, middle), slice(middle, FRAME_PX[0] - 2 * edge)):
+        ink = printed[rows, columns]
+        if ink.mean() > 0.2:
+            shares.append(float((ink * aligned.seen[rows, columns]).sum() / ink.sum()))
+    return min(shares, default=1.0)
+
+
 def versus(
     aligned: Aligned, first: Colour, second: Colour, expected: Expected, spec: ComparisonSpec
 ) -> tuple[float, float]:
     """Which of two look-alikes a card is, judged only where the two differ.
+
+    Differences count squared, so that a symbol of another colour outweighs many small misfits along
+    type; what lies on top of the card has to be left out of ``aligned.seen`` before.
 
     Args:
         aligned: The card.
@@ -507,10 +526,10 @@ def versus(
         for picture in (aligned.colour, first, second)
     )
     detail = np.take((_gradient(first) + _gradient(second)).reshape(-1), where) * np.float32(0.5)
-    scale = spec.tail * np.maximum(expected.at(detail), 1.0)
-    misfits = [np.log1p(average((card - pixels) ** 2)[:, 0] / scale) for pixels in (one, other)]
-    gain = float((misfits[1] - misfits[0]).sum(dtype=np.float64))
+    scale = np.maximum(expected.at(detail), 1.0)
+    misfits = [average((card - pixels) ** 2)[:, 0] / scale for pixels in (one, other)]
+    gain = float((misfits[1] - misfits[0]).sum(dtype=np.float64)) / 2
     gap = one - other
     toward = ((card - (one + other) / 2) * gap).sum(dtype=np.float64)
     leaning = 2 * float(toward) / max(float((gap * gap).sum(dtype=np.float64)), 1.0)
-    return 0.5 * (spec.tail + 1) * gain / spec.grain_px, float(np.clip(leaning, -2, 2))
+    return gain / spec.grain_px, float(np.clip(leaning, -2, 2))

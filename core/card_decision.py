@@ -47,8 +47,8 @@ def window_measures(
         hidden counts as 0; ``agree_low``: what 9 of 10 exceed of those not hidden. ``strip``: how
         much the worst place of the number strip differs more than is typical, in logarithms,
         counting only what does not correlate either; ``strip_agree``: the lowest correlation
-        there; ``strip_seen``: the share of the strip that is not hidden. ``spots``: the same as
-        ``strip`` for the rest of the card. 0 where there are no windows.
+        there. ``spots``: the same as ``strip`` for the rest of the card. 0 where there are no
+        windows.
     """
     shows = windows.detail > spec.texture
     y = windows.places[:, 1]
@@ -56,13 +56,11 @@ def window_measures(
     agree = windows.agree[shows]
     none = np.zeros(round(len(agree) * hidden_share / max(1.0 - hidden_share, 0.05)))
     wrong = windows.excess * np.clip((0.95 - windows.agree) / 0.25, 0, 1)
-    rows, columns = spec.strip_height * FRAME_PX[1] / spec.step_px, FRAME_PX[0] / spec.step_px
     return {
         "agree": float(np.quantile(np.append(agree, none), 0.3)) if len(agree) else 0.0,
         "agree_low": float(np.quantile(agree, 0.1)) if len(agree) else 0.0,
         "strip": _worst(wrong[strip], 4),
         "strip_agree": -_worst(-windows.agree[strip & (windows.detail > 2 * spec.texture)], 4),
-        "strip_seen": min(1.0, float(strip.sum()) / (rows * columns)),
         "spots": _worst(wrong[~strip], 20),
         "hidden": hidden_share,
         "textured": float(shows.mean()) if len(shows) else 0.0,
@@ -82,7 +80,7 @@ def vector_of(measures: Mapping[str, float]) -> Vector:
             _missing(measures["agree"]),
             -np.clip(measures["strip"], 0.0, 4.0),
             _missing(measures["strip_agree"]),
-            measures["strip_seen"],
+            np.clip(measures["strip_seen"], 0.2, 0.8),
             np.log1p(np.clip(measures["margin"], 0.0, 400.0)),
             np.clip(measures["leaning"], 0.0, 1.0),
         ]

@@ -30,6 +30,7 @@ from core.card_comparison import (
     same_artwork,
     same_tone,
     seen_pixels,
+    strip_seen,
     versus,
 )
 from core.card_decision import probability_of, window_measures
@@ -82,10 +83,16 @@ class IdentificationSpec:
         unknown_inliers: With fewer inliers, 60, no known card is on the crop,
         unknown_agree: if three of ten windows correlate less than this, 0.4, either: another
             artwork in the same frame comes to about 0, a known card mostly to 0.9.
-        accept: Probability from which nobody needs to look.
-        unsure: Probability below which the reasons name an unseen print.
-        strip_height: Share of the card's height, at its lower edge, that is given to ``read``.
-        read_scale: By how much it is enlarged for reading.
+        accept: Probability from which nobody needs to look, 0.85: with a tenth of unknown cards,
+            997 of 1000 accepted are right, and three quarters are accepted.
+        doubtful_margin: Logarithm of the likelihood ratio below which two prints count as hard to
+            tell apart in the reasons, 20.
+        doubtful_strip: From which excess in the number strip on the reasons name an unseen print,
+            1.5: 19 of 20 known cards stay below, 19 of 20 unseen reprints of which the strip can be
+            seen do not.
+        accept_seen: Share of what is printed on the strip that has to be seen to accept, 0.5: a
+            print whose number is covered may be any print.
+        read_scale: By how much the strip is enlarged for reading.
         read_match: What a number that was read and is the candidate's adds to the logit.
         read_contradicts: What another number takes away.
         geometry: How a template is found on a crop.
@@ -102,9 +109,10 @@ class IdentificationSpec:
     same_artwork: float = 0.78
     unknown_inliers: int = 60
     unknown_agree: float = 0.4
-    accept: float = 0.9
-    unsure: float = 0.5
-    strip_height: float = 0.12
+    accept: float = 0.85
+    doubtful_margin: float = 20.0
+    doubtful_strip: float = 1.5
+    accept_seen: float = 0.5
     read_scale: float = 4.0
     read_match: float = 2.0
     read_contradicts: float = 3.0
@@ -160,7 +168,7 @@ class Candidate:
         template_id: Its view that fits best.
         score: Probability, 0 to 1, that this is the card; over all candidates at most 1.
         similarity: Of the embedding, -1 to 1; 0 for a view that the search had not brought.
-        inliers: Features on which geometry agrees; 0 where it was not asked.
+        inliers: Features of the picture on which geometry agrees; 0 for another artwork.
         differential: Where the card lies between this candidate and the best other one of the same
             artwork: 1 is this, -1 the other. None where no other has this artwork.
         reasons: Sentences for the user.
@@ -416,6 +424,7 @@ def judge(
         windows, _ = compare(aligned, light.on(blurred[best]), aligned.seen & above, spec)
     rival = np.array([item != items[best] for item in items])
     measures = window_measures(windows, float(covered.mean()), spec)
+    measures["strip_seen"] = strip_seen(aligned, shown[best], spec)
     measures["margin"] = float(margins[rival].min()) if rival.any() else 400.0
     measures["leaning"] = float(leanings[rival].min()) if rival.any() else 1.0
     measures["look_alikes"] = float(len(set(items)) - 1)
@@ -451,40 +460,42 @@ def _decide(
     spec: IdentificationSpec,
 ) -> Identification:
     score = probability_of(measures)
-    template = contest.hits[contest.best].template
+    number = contest.hits[contest.best].template.number
     reasons: list[str] = []
-    if read is not None and template.number:
-        text = read(number_strip(card, spec, turned=confirmed.fit.turned))
-        agrees = number_agrees(text, template.number)
+    if read is not None and number:
+        agrees = number_agrees(read(number_strip(card, spec, turned=confirmed.fit.turned)), number)
         if agrees is not None:
             measures["read"] = 1.0 if agrees else -1.0
-            logit = np.log(score + 1e-6) - np.log(1 - score + 1e-6)
+            logit = float(np.log(score + 1e-6) - np.log(1 - score + 1e-6))
             logit += spec.read_match if agrees else -spec.read_contradicts
             score = float(1 / (1 + np.exp(-logit)))
             if not agrees:
-                reasons.append(f"The number on the card does not read {template.number}.")
-    decision = Decision.ACCEPT if score >= spec.accept else Decision.REVIEW
+                reasons.append(f"The number on the card does not read {number}.")
+    sure = score >= spec.accept and measures["strip_seen"] >= spec.accept_seen
+    decision = Decision.ACCEPT if sure else Decision.REVIEW
     if decision == Decision.REVIEW:
-        reasons += _doubts(contest, measures, spec)
+        reasons += _doubts(measures, spec)
     candidates = _candidates(confirmed, contest, recalled, score)
     return Identification(
         decision, score, candidates, confirmed.fit.turned, tuple(reasons), measures
     )
 
 
-def _doubts(contest: _Contest, measures: dict[str, float], spec: IdentificationSpec) -> list[str]:
+def _doubts(measures: dict[str, float], spec: IdentificationSpec) -> list[str]:
     """Why somebody should look."""
     doubts: list[str] = []
-    if contest.measures["margin"] < 20 and contest.measures["look_alikes"] > 0:
-        doubts.append("Two prints of this artwork can hardly be told apart on this photograph.")
-    if contest.measures["strip"] > 1.5:
+    if measures["strip"] > spec.doubtful_strip:
         doubts.append(
             "The artwork is known, but the set symbol or number at the lower edge differs: "
             "perhaps a print that the gallery does not hold."
         )
+    if measures["look_alikes"] > 0 and measures["margin"] < spec.doubtful_margin:
+        doubts.append("Two prints of this artwork can hardly be told apart on this photograph.")
+    if measures["strip_seen"] < spec.accept_seen:
+        doubts.append("The set symbol or number at the lower edge is covered or burnt out.")
     if measures["inliers"] < spec.strong_inliers:
         doubts.append(f"Only {round(measures['inliers'])} features of the picture agree.")
-    return doubts or ["The picture is too blurred or too bright to be sure."]
+    return doubts or ["The picture is too blurred or too bright to be sure of the print."]
 
 
 def _candidates(
@@ -507,15 +518,16 @@ def _candidates(
             if contest.hits[k].template.item_id != hit.template.item_id
         ]
         toward = min(others) if own and others else -float(contest.leanings[place])
+        less = 1.0 if own else float(np.exp(-min(float(contest.margins[place]), 50.0) / 25.0))
+        reason = f"{confirmed.fit.inliers} features of the picture agree."
         found[hit.template.item_id] = Candidate(
             hit.template.item_id,
             hit.template.template_id,
-            score
-            if own
-            else min(score, rest) * float(np.exp(-min(contest.margins[place], 50) / 25)),
+            score if own else min(score, rest) * less,
             hit.similarity,
-            confirmed.fit.inliers if hit is confirmed.hit else 0,
+            confirmed.fit.inliers,
             toward if others else None,
+            (reason,) if own else ("The same artwork in another print.",),
         )
     for hit in recalled:
         if len(found) >= 5:
@@ -558,7 +570,7 @@ def _unknown(
 def number_strip(card: Sheet, spec: IdentificationSpec, *, turned: bool) -> Image:
     """The lower edge of the upright card, enlarged for reading."""
     pixels = card.colour[::-1, ::-1] if turned else card.colour
-    strip = pixels[round(FRAME_PX[1] * (1 - spec.strip_height)) :]
+    strip = pixels[round(FRAME_PX[1] * (1 - spec.comparison.strip_height)) :]
     scale = spec.read_scale
     large = cv2.resize(strip, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     return np.clip(large, 0, 255).astype(np.uint8)

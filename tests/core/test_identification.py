@@ -260,4 +260,4 @@ def test_a_card_upside_down_has_a_turned_fit() -> None:
     fit = find_fit(card_features(turned, spec), card_features(known, spec), spec)
     assert fit is not None
     assert fit.turned
-    np.testing.assert_allclose(fit.homography / fit.homography[2, 2], turn_round(), atol=0.5)
+    np.testing.assert_allclose(fit.homography / fit.homography[2, 2], turn_round(), atol=1.5)
