@@ -91,7 +91,7 @@ def _run(containers: dict[str, Container], folder: Path, pdfs: list[str]) -> dic
         "0.0.0.0": "127.0.0.1",
         "^4000$": str(code),
         "^3000$": str(web),
-        "/app/|^/inbox": f"{folder}/",
+        "/app/|^/inbox|^/scans": f"{folder}/",
         "/data": f"{folder}/data",
     }
 

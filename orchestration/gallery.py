@@ -369,31 +369,32 @@ def _label(each: Found, names: Mapping[str, str]) -> str:
 
 
 def _show(results: Results, folder: Path, out: Console) -> None:
-    table = Table(show_edge=False)
-    for name in ("scan", "no.", "decision", "item", "probability", "id", "why"):
-        table.add_column(name, justify="right" if name in ("no.", "probability") else "left")
     for scan in results.scans:
         found = results.found.get(scan.scan_id, [])
         if not found:
-            table.add_row(shown(scan.name), "", "no item found", "", "", "", shown(scan.reason))
+            say(out, f"{scan.name}: {scan.reason or 'no item was found on it'}")
+            continue
+        table = Table(show_edge=False, title=shown(scan.name), title_justify="left")
+        for name in ("no.", "decision", "item", "probability", "id"):
+            table.add_column(name, justify="right" if name in ("no.", "probability") else "left")
         for each in found:
-            item = (
-                ""
-                if each.item_id is None
-                else f"{each.item_id} {results.names.get(each.item_id, '')}"
-            )
+            item = f"{each.item_id or ''} {results.names.get(each.item_id or '', '')}".strip()
             table.add_row(
-                shown(scan.name),
                 str(each.ordinal),
                 each.decision or "not identified",
-                shown(item.strip()),
+                shown(item),
                 "" if each.probability is None else f"{each.probability:.2f}",
                 each.detection_id[:10],
-                shown("; ".join([*each.reasons, each.degraded or ""]).strip("; ")),
             )
-    out.print(table)
+        out.print(table)
+        for each in found:
+            reasons = [*each.reasons, each.degraded or ""]
+            said = " ".join(dict.fromkeys(reason for reason in reasons if reason))
+            if said and each.decision != Decision.ACCEPT.value:
+                say(out, f"  {each.ordinal}: {said}")
+        say(out, "")
     say(out, f"  {folder / IDENTIFIED}")
-    say(out, "Set one right with: quire correct ID --is ITEM (or --unknown)")
+    say(out, "Set one right with: quire correct ID --is ITEM --user YOU (or --unknown)")
 
 
 @dataclass(frozen=True)
