@@ -5,6 +5,7 @@ import json
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 from upath import UPath
@@ -47,7 +48,7 @@ def photographs(
     if not folder.is_dir():
         return dg.SkipReason(f"there is no folder {folder}; make it or set QUIRE_SCANS")
     started = time.monotonic()
-    before: dict[str, list[float]] = json.loads(context.cursor or "{}")
+    before = _remembered(context.cursor)
     now, troubles = _looked_at(folder)
     after = {name: stamp for name, stamp in before.items() if now.get(name) == stamp}
     fresh = [name for name, stamp in now.items() if name not in after and _is_settled(stamp)]
@@ -74,6 +75,15 @@ def photographs(
     context.update_cursor(cursor)
     told = "; ".join(dict.fromkeys(visible(each) for each in troubles[:5]))
     return dg.SkipReason(f"{len(now)} photographs, nothing new among them. {told}".rstrip(". "))
+
+
+def _remembered(cursor: str | None) -> dict[str, list[float]]:
+    """What the last tick left; nothing where it is of another form, and content is known anyway."""
+    try:
+        stored = json.loads(cursor or "{}")
+    except ValueError:
+        return {}
+    return cast(dict[str, list[float]], stored) if isinstance(stored, dict) else {}
 
 
 def _looked_at(folder: Path) -> tuple[dict[str, list[float]], list[str]]:
@@ -107,7 +117,8 @@ def corrections(
     context: dg.SensorEvaluationContext, postgres: Postgres, gallery: GalleryTools
 ) -> dg.SensorResult | dg.SkipReason:
     """Request the batches of items that new corrections speak of."""
-    after = int(context.cursor or "0")
+    text = context.cursor or ""
+    after = int(text) if text.isascii() and text.isdigit() else 0
     with postgres.connect() as db:
         register_gallery_partitions(db, context.instance)
         events = [e for e in store.corrections.everything(db) if e.correction_id > after]

@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 import dagster as dg
@@ -17,7 +17,7 @@ import store.scans
 from assets.partitions import gallery_batches, scan_batches
 from core.errors import InputError
 from core.gallery import GALLERY, GalleryItem, ReceivedImage, batch_key
-from core.gallery_manifest import ManifestRow, read_manifest
+from core.gallery_manifest import MOST_ID, ManifestRow, read_manifest
 from core.scans import SCANS
 from core.text import NO_CREDENTIALS, holds_credentials, legible, without_secrets
 from orchestration.files import LOCAL, NotNowError, Refusal, files_below, in_words, read_blocks
@@ -77,7 +77,7 @@ def find_gallery(path: str, pictures: str = "") -> Source:
 
     Args:
         path: A manifest, or a folder with one; a folder without one is a gallery in which every
-            picture is an item, called as its file.
+            picture is an item, called as its place in the folder without the ending.
         pictures: The folder with the pictures, where it is another than the manifest's.
 
     Raises:
@@ -111,15 +111,25 @@ def find_gallery(path: str, pictures: str = "") -> Source:
 
 
 def _rows_of_folder(folder: UPath) -> Iterator[ManifestRow | InputError]:
-    """Every picture of a folder as an item of its own."""
+    """Every picture of a folder as an item of its own, called as its place below the folder."""
+    taken: dict[str, str] = {}
     for found in _pictures(folder):
         if isinstance(found, InputError):
             yield found
             continue
-        name = found.name
-        item_id = name.rsplit(".", 1)[0]
-        item = GalleryItem(item_id=item_id[:200], name=legible(item_id), source=legible(name))
-        yield ManifestRow(item, (found.relative_to(folder).as_posix(),))
+        place = found.relative_to(folder).as_posix()
+        shown, item_id = legible(place), legible(str(PurePosixPath(place).with_suffix("")))
+        if len(item_id) > MOST_ID:
+            yield InputError(f"{shown}: its name has more than {MOST_ID} letters; shorten it")
+        elif item_id in taken:
+            yield InputError(
+                f"{shown}: {taken[item_id]} has the same name up to its ending; a manifest can say "
+                "what each of them is"
+            )
+        else:
+            taken[item_id] = shown
+            item = GalleryItem(item_id, name=PurePosixPath(item_id).name, source=shown)
+            yield ManifestRow(item, (place,))
 
 
 def _pictures(folder: UPath) -> Iterator[UPath | InputError]:
@@ -184,9 +194,9 @@ def _receive_image(
 ) -> ReceivedImage:
     """Copy one reference picture into the store, under the hash of its content."""
     shown = f"{item.source}: {legible(name)}"
-    unread = hashlib.sha256(f"unread\0{name}".encode()).hexdigest()
+    unread = hashlib.sha256(f"unread\0{legible(name)}".encode()).hexdigest()
     try:
-        data = b"".join(read_blocks(folder / name, GALLERY.max_file_bytes))
+        data = b"".join(read_blocks(_below(folder, name), GALLERY.max_file_bytes))
     except InputError as error:
         return ReceivedImage(item.item_id, unread, legible(name), "", f"{shown}: {error}")
     digest = hashlib.sha256(data).hexdigest()
@@ -198,6 +208,23 @@ def _receive_image(
     if not images.exists(key):
         images.write_bytes(key, data)
     return ReceivedImage(item.item_id, digest, legible(name), key)
+
+
+def _below(folder: UPath, name: str) -> UPath:
+    """The picture of that name, unless a link leads out of the folder that was handed over.
+
+    Raises:
+        InputError: One does, or there cannot be such a file.
+    """
+    try:
+        path = folder / name
+        if folder.protocol in LOCAL and not Path(path.path).resolve().is_relative_to(
+            Path(folder.path).resolve()
+        ):
+            raise InputError("a link, which is not followed; add what it leads to")
+    except (ValueError, OSError, RuntimeError) as error:  # names that no path can have; loops
+        raise InputError("there can be no file of this name") from error
+    return path
 
 
 @dataclass(frozen=True)
