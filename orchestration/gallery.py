@@ -345,7 +345,7 @@ def _write_results(db: Db, images: ImageStore, results: Results, folder: Path) -
         marks = [
             Mark(
                 np.asarray(each.quad, np.float32),
-                f"{each.ordinal} {_label(each, results.names)}",
+                f"{each.ordinal} {_label(each)}",
                 each.decision or "",
             )
             for each in results.found.get(scan.scan_id, [])
@@ -359,13 +359,13 @@ def _write_results(db: Db, images: ImageStore, results: Results, folder: Path) -
             file.write(jpeg_of(drawn, OVERLAY_QUALITY))
 
 
-def _label(each: Found, names: Mapping[str, str]) -> str:
+def _label(each: Found) -> str:
+    """What stands on an outline: the id, since look-alikes share a name."""
     if each.decision == Decision.UNKNOWN.value:
         return "unknown"
     if each.item_id is None:
         return "?"
-    name = names.get(each.item_id) or each.item_id
-    return f"{name}?" if each.decision == Decision.REVIEW.value else name
+    return f"{each.item_id}?" if each.decision == Decision.REVIEW.value else each.item_id
 
 
 def _show(results: Results, folder: Path, out: Console) -> None:
