@@ -133,7 +133,8 @@ def _sought(
     except QueryTooSlowError as slow:
         return InputError(f"the gallery could not be searched: {slow}, and so did a cheaper one")
     if not found.hits:
-        wanted = [f"set {name}" for name in among.sets]
-        wanted += [f"language {name}" for name in among.languages]
-        return InputError(f"no item of the gallery is of {' or '.join(wanted)}")
+        sets = " or ".join(f"set {name}" for name in among.sets)
+        languages = " or ".join(f"language {name}" for name in among.languages)
+        wanted = " and of ".join(filter(None, (sets, languages)))
+        return InputError(f"no item of the gallery is of {wanted}")
     return found

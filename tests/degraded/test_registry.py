@@ -26,6 +26,30 @@ ELSEWHERE = {
 }
 """Messages that reach nobody as they are, or only together with one that is listed."""
 
+OF_GALLERY = (
+    "a manifest ends in .csv, .jsonl or .json",
+    "its first line is to name the fields",
+    "is to be a list of objects, one for each item",
+    "the id is that of",
+    "it has no id",
+    "is to be a text or a number",
+    "letters; at most",
+    "its images are to be names of files",
+    "is to be named relative to the manifest",
+    "it is no picture that is taken",
+    "pixels, more than million; make it smaller",
+    "the picture is damaged",
+    "its stored copy is missing; add it again",
+    "has no reference picture",
+    "the item has no template yet",
+    "the gallery holds no templates",
+    "no item of the gallery is of",
+    "the gallery could not be searched",
+    "its candidates have left the gallery",
+)
+"""Messages of the gallery, of which no report of copies knows: ``quire gallery add`` and ``quire
+identify`` tell them (docs/gallery.md), and tests of the gallery provoke them."""
+
 
 def rooms() -> Iterator[Path]:
     for room in ROOMS:
@@ -63,7 +87,7 @@ def messages() -> Iterator[tuple[str, str]]:
 def is_listed(text: str) -> bool:
     words = " ".join(text.split())
     return any(way.says and way.says in words for way in WAYS) or any(
-        known in words for known in ELSEWHERE
+        known in words for known in (*ELSEWHERE, *OF_GALLERY)
     )
 
 
@@ -72,6 +96,11 @@ def test_every_message_that_tells_of_a_loss_belongs_to_a_way() -> None:
     assert len(found) > 25  # the search itself works
     unlisted = [f"{where}: {text!r}" for where, text in found if not is_listed(text)]
     assert not unlisted, "add a way to core.degraded.WAYS, and its test"
+
+
+def test_every_message_of_the_gallery_is_one() -> None:
+    found = [text for _, text in messages()]
+    assert [known for known in OF_GALLERY if not any(known in text for text in found)] == []
 
 
 def test_every_complaint_about_a_page_belongs_to_a_way() -> None:

@@ -29,7 +29,20 @@ ASSETS = {
     "search_index",
     "searchable_pdfs",
     "text_encoders",
+    "gallery_items",
+    "learned_templates",
+    "gallery_templates",
+    "template_embeddings",
+    "confusion_pairs",
+    "scans",
+    "detections",
+    "candidates",
+    "identifications",
+    "gallery_quality",
 }
+
+BY_DAY = {"gallery_quality"}
+"""What is measured from day to day; everything else is made of batches."""
 
 
 def test_every_asset_has_a_group_an_owner_a_description_a_budget_and_a_check() -> None:
@@ -37,11 +50,13 @@ def test_every_asset_has_a_group_an_owner_a_description_a_budget_and_a_check() -
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
-        assert node.group_name in {"ingest", "copy_search", "encoders", "text"}
+        assert node.group_name in {"ingest", "copy_search", "encoders", "text", "gallery"}
         assert node.owners == ["team:quire"]
         assert len(node.description or "") > 80
         assert node.kinds
-        assert isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
+        by_day = key.to_user_string() in BY_DAY
+        kind = dg.DailyPartitionsDefinition if by_day else dg.DynamicPartitionsDefinition
+        assert isinstance(node.partitions_def, kind)
         assert node.backfill_policy is not None
         assert "complete" in {check.name for check in graph.get_check_keys_for_assets({key})}
 
@@ -99,6 +114,32 @@ def test_what_arrives_is_searched_and_read_in_one_run_and_by_night_alike() -> No
         loaded.resolve_schedule_def("nightly").job_name
     }
     assert launched == {"take_in"}
+
+
+def test_the_gallery_is_built_photographs_identified_and_days_measured_by_a_job_each() -> None:
+    loaded = defs()
+
+    def made_by(job: str) -> set[str]:
+        return {node.name for node in loaded.resolve_job_def(job).graph.nodes}
+
+    jobs = [made_by(job) for job in ("build_gallery", "identify_scans", "measure_gallery")]
+    graph = loaded.resolve_asset_graph()
+    gallery = {
+        key.to_user_string()
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).group_name == "gallery"
+    }
+    assert set.union(*jobs) == gallery
+    assert sum(map(len, jobs)) == len(gallery)
+    assert jobs[2] == BY_DAY
+    for name, job in (("photographs", "identify_scans"), ("corrections", "build_gallery")):
+        assert loaded.resolve_sensor_def(name).job_name == job
+    for name, job in (
+        ("gallery_nightly", "build_gallery"),
+        ("scans_nightly", "identify_scans"),
+        ("gallery_daily", "measure_gallery"),
+    ):
+        assert loaded.resolve_schedule_def(name).job_name == job
 
 
 def test_a_run_covers_at_most_so_many_batches_and_only_neighbours() -> None:
