@@ -40,8 +40,8 @@ def scans(
 ) -> dg.MaterializeResult:
     """Each photograph as an upright picture of at most 3,600 px; JPEG, PNG, TIFF, WebP, HEIC.
 
-    Place, time and owner, which phones write into photographs, are not kept. One that cannot be
-    decoded stays with the reason.
+    Place, time and owner, which phones write into photographs, are in the file as received alone,
+    and in nothing that is made of it. One that cannot be decoded stays with the reason.
     """
 
     def make(item: PendingScan) -> tuple[Photograph, str]:

@@ -2,7 +2,7 @@
 
 Pillow reads them. JPEG, PNG, TIFF, WebP and, through libheif, HEIC are taken; whatever else calls
 itself a picture is refused. Where a camera says how it was held, the picture is turned; the place,
-the time and the owner that it says, too, end here.
+the time and the owner that it says, too, end here: they stay in the file as received.
 """
 
 import io
