@@ -144,7 +144,7 @@ def test_what_was_cut_short_is_completed(db: Db, images: ImageStore, folder: Pat
     manifest(folder, *cards(folder, 6))
     begun = add_gallery(db, images, find_gallery(str(folder)))
     assert numbers(next(begun)) == (2, 2, 2)
-    begun.close()  # killed after the first batch
+    del begun  # killed after the first batch
     (folder / "gallery.jsonl").write_text((folder / "gallery.jsonl").read_text())
     assert store.gallery_items.contents(db).items == 2
     added = take_in(db, images, folder)
@@ -402,10 +402,17 @@ def test_only_its_author_or_a_curator_takes_a_correction_back(
         add_correction(db, revokes=number, user="eve")
     assert add_correction(db, revokes=number, user="Ann ") > number
     assert add_correction(db, revokes=number, user="keeper", curator=True) > number
-    for wrong in ({"revokes": 999}, {"revokes": number + 1}, {"detection_id": "e"}, {}):
-        with pytest.raises(InputError):
-            add_correction(db, user="ann", **({"unknown": True} if "revokes" not in wrong else {}),
-                           **wrong)  # fmt: skip
+    wrongs: list[dict[str, Any]] = [
+        {"revokes": 999},
+        {"revokes": number + 1},  # which takes back itself
+        {"detection_id": "e", "unknown": True},
+        {"detection_id": "", "unknown": True},
+        {"detection_id": "dd"},
+        {"detection_id": "dd", "unknown": True, "item_id": "c0"},
+    ]
+    for wrong in wrongs:
+        with pytest.raises(InputError, match=r"there is no|no single|say one thing"):
+            add_correction(db, user="ann", **wrong)
     with pytest.raises(InputError, match="say who corrects"):
         add_correction(db, "dd", unknown=True, user=" \t")
     with pytest.raises(InputError, match="there is no item"):

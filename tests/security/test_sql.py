@@ -9,7 +9,7 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,7 @@ class Arguments:
         if origin is tuple:
             some = inner[:1] if inner[-1] is Ellipsis else inner
             return tuple(self.of(k, name) for k in some)
-        if origin in (list, Sequence):
+        if origin in (list, Sequence, Iterable):
             return [self.of(inner[0], name)]
         if origin in (dict, Mapping):
             return {self.of(inner[0]): self.of(inner[1])}
@@ -233,22 +233,26 @@ class Arguments:
                 pass
 
 
+VECTORS = ("tile_embeddings_", "chunk_embeddings_", "template_embeddings_")
+"""Tables that come with the first vector of an encoder."""
+
+
 def tables(db: psycopg.Connection) -> set[str]:
     rows = db.execute(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
     ).fetchall()
-    return {
-        name for (name,) in rows if not name.startswith(("tile_embeddings_", "chunk_embeddings_"))
-    }
+    return {name for (name,) in rows if not name.startswith(VECTORS)}
 
 
 REFUSALS = (
     psycopg.errors.IntegrityError,
     psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.InvalidDatetimeFormat,
     ValueError,
     AssertionError,
 )
-"""What the schema forbids, keys longer than an index takes, and what a function itself refuses."""
+"""What the schema forbids, keys longer than an index takes, what is no date, and what a function
+itself refuses."""
 
 TEXTS = [*(" ".join(of_family(family)) for family in FAMILIES), *of_family("sql")]
 
