@@ -246,12 +246,16 @@ def _measured(
     support = np.sort(outer.along.mean(axis=2, dtype=np.float64), axis=1)
     framed = np.sort(inner.along.mean(axis=2, dtype=np.float64), axis=1)
     # A frame is believed with all of its sides only: two of them are in every pocket of the page.
-    better = spec.frame_worth * framed.mean(axis=1) > support[:, :2].mean(axis=1)
+    # Nor does it stand in for edges of which some are there: those would be there all around.
+    torn = (support[:, 2] > 0.8) & (support[:, 0] < 0.3)
+    credit = np.where(torn, spec.torn_worth, spec.frame_worth)
+    better = credit * framed.mean(axis=1) > support[:, :2].mean(axis=1)
     better &= framed[:, 0] > 0.5
     worth = 1 - spec.frame_share * (1 - framed[:, 1:].mean(axis=1))
+    by_credit = credit.astype(np.float32)[:, None, None] * inner.along
     sides = Sides(
         outer.quads,
-        np.where(better[:, None, None], np.float32(spec.frame_worth) * inner.along, outer.along),
+        np.where(better[:, None, None], by_credit, outer.along),
         np.where(better[:, None, None, None], inner.places, outer.places),
         np.where(better[:, None, None], inner.inside, outer.inside),
         np.where(better[:, None, None], by_frame, outer.fitted),

@@ -26,7 +26,7 @@ def border_beyond(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:
     Returns:
         0 where the rectangles are the edges.
     """
-    outsets = np.arange(spec.narrowest_border, 1.15 * spec.widest_border, 0.01)
+    outsets = np.arange(spec.narrowest_border, spec.widest_border, 0.01)
     best, border = 0.0, 0.0
     for outset in outsets.tolist():
         grown = grown_by(quads, outset)
@@ -36,6 +36,8 @@ def border_beyond(lab: Lab, quads: Quads, spec: DetectionSpec) -> float:
         beyond = colours_across(lab, grown, np.array([0.025]))[:, :, 0]
         apart = np.abs(ring - beyond).max(axis=-1).min(axis=1)
         votes = (weakest > spec.border_support) & (apart > spec.border_contrast)
+        # In small pictures the search reaches further than from one outset to the next.
+        votes &= np.abs(sides.offsets.mean(axis=(1, 2))) < 0.012
         votes &= ~_between_neighbours(quads, outset)
         if not votes.any():
             continue
@@ -122,7 +124,7 @@ def _extents(quads: Quads) -> NDArray[np.float64]:
 
 def _between_neighbours(quads: Quads, outset: float) -> NDArray[np.bool_]:
     """Whether growing a rectangle so far makes it meet two others or more: those are its edges."""
-    small, large = grown_by(quads, outset - 0.015), grown_by(quads, outset + 0.02)
+    small, large = grown_by(quads, outset - 0.02), grown_by(quads, outset + 0.035)
     met = np.zeros(len(quads), np.intp)
     for one in range(len(quads)):
         for other in range(len(quads)):

@@ -83,6 +83,8 @@ class DetectionSpec:
     """Share of the cards that must show a printed frame for it to stand in for hidden edges."""
     frame_worth: float = 0.96
     """Factor on the support of a card that is known by its frame only."""
+    torn_worth: float = 0.85
+    """The same where some sides show the edge itself and others none: a card moved by a border."""
     frame_reach: float = 0.012
     """How far a frame may be from where the border puts it: art has edges everywhere."""
     frame_share: float = 0.35
