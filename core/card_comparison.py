@@ -50,6 +50,8 @@ class ComparisonSpec:
         compact_px: What another print changes is at most so high, 36 px, a twelfth of the card;
         compact_area: and at most so large, in squares of ``step_px``.
         texture: Standard deviation in grey levels from which a window shows something.
+        light_error: Levels by which the light of a whole part of the card may be wrong, 3: it must
+            not decide by its mere extent.
         grain_px: Area within which differences are not independent of each other.
     """
 
@@ -69,6 +71,7 @@ class ComparisonSpec:
     compact_px: float = 36.0
     compact_area: int = 140
     texture: float = 3.0
+    light_error: float = 3.0
     grain_px: float = 12.0
 
 
@@ -298,7 +301,7 @@ def _haze(difference: Colour, weight: Plane, width: float) -> Colour:
         return np.asarray(cv2.GaussianBlur(values, (0, 0), width))
 
     veil = spread(average(difference) * weight) / (spread(weight) + np.float32(0.1))
-    return veil[..., None]
+    return veil[..., None].astype(np.float32, copy=False)
 
 
 def average(colour: Colour) -> Plane:
@@ -387,7 +390,8 @@ def compare(
     share = np.maximum(total(seen), np.float32(0.01))
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return total(values) / (share if values.ndim == 2 else share[..., None])
+        means = total(values) / (share if values.ndim == 2 else share[..., None])
+        return means.astype(np.float32, copy=False)
 
     card = aligned.colour
     difference = (card - shown) * seen[..., None]
@@ -526,7 +530,7 @@ def versus(
         for picture in (aligned.colour, first, second)
     )
     detail = np.take((_gradient(first) + _gradient(second)).reshape(-1), where) * np.float32(0.5)
-    scale = np.maximum(expected.at(detail), 1.0)
+    scale = expected.at(detail) + spec.light_error**2
     misfits = [average((card - pixels) ** 2)[:, 0] / scale for pixels in (one, other)]
     gain = float((misfits[1] - misfits[0]).sum(dtype=np.float64)) / 2
     gap = one - other

@@ -68,8 +68,8 @@ class IdentificationSpec:
         version: Part of the key of stored identifications.
         strong_inliers: A template on which so many features agree ends the search, 60: two cards of
             one frame and unlike artwork share up to about 40.
-        max_verified: Templates whose features are compared before the best one so far is taken, 6:
-            the right artwork is nearly always the first that the embedding brings.
+        max_verified: Templates whose features are compared before the best one so far is taken, 10:
+            a card that is partly covered is not always the first that the embedding brings.
         look_alikes_within: Items, in the order of recall, among which look-alikes of the confirmed
             one are sought, 16: they look alike to the embedding, too.
         less_similar: Templates that the embedding finds so much less similar than the confirmed one
@@ -101,7 +101,7 @@ class IdentificationSpec:
 
     version: int = 1
     strong_inliers: int = 60
-    max_verified: int = 6
+    max_verified: int = 10
     look_alikes_within: int = 16
     less_similar: float = 0.35
     max_look_alikes: int = 12
