@@ -226,8 +226,16 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
         moved = np.abs(plane.quads(plane.poses(agreed)) - before).max()
         if moved < 0.01 * np.hypot(*(agreed[0, 1] - agreed[0, 0])):
             break
-    cards += _completed(picture, plane, cards, spec)
-    return cards, complaints
+    firm = [card for card in cards if card.score >= spec.firm_score]
+    completed = _completed(picture, plane, firm, border, spec)
+    # Where the grid knows better, what was doubtful gives way.
+    doubtful = [
+        card
+        for card in cards
+        if card.score < spec.firm_score
+        and all(overlap(card.quad, other.quad) < 0.2 for other in completed)
+    ]
+    return [*firm, *doubtful, *completed], complaints
 
 
 def _measured(
@@ -282,9 +290,11 @@ def _proposed(
 
 
 def _completed(
-    picture: _Picture, plane: Plane, cards: list[_Found], spec: DetectionSpec
+    picture: _Picture, plane: Plane, cards: list[_Found], border: float, spec: DetectionSpec
 ) -> list[_Found]:
     """Cards in the places that the grid of a page has, and that were not found by themselves."""
+    if len(cards) < 3:
+        return []
     pockets = empty_places(plane.poses(np.array([card.quad for card in cards])), plane)
     if len(pockets.poses) == 0:
         return []
@@ -293,7 +303,7 @@ def _completed(
     bounds = np.array([width, height])
     seen = ((predicted > -0.02 * bounds) & (predicted < 1.02 * bounds)).all(axis=(1, 2))
     predicted, within = predicted[seen], pockets.within[seen]
-    settled = settle(picture.lab, predicted, 0.09, spec)
+    settled = settle(picture.lab, predicted, 0.09, border, spec)
     textured = _texture(picture, settled.quads) > spec.min_texture
     found: list[_Found] = []
     for index in np.argsort(-settled.support, kind="stable").tolist():

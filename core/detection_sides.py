@@ -293,7 +293,7 @@ class Settled:
     support: NDArray[np.float64]
 
 
-def settle(lab: Lab, quads: Quads, reach: float, spec: DetectionSpec) -> Settled:
+def settle(lab: Lab, quads: Quads, reach: float, border: float, spec: DetectionSpec) -> Settled:
     """Move quads, without changing their size, to where all four sides show edges.
 
     A border as dark as the page shows no edge of its own, but the frame printed inside it does, at
@@ -303,6 +303,7 @@ def settle(lab: Lab, quads: Quads, reach: float, spec: DetectionSpec) -> Settled
         lab: The picture in Lab.
         quads: Predicted cards, shape (n, 4, 2).
         reach: How far they may be moved, in card widths.
+        border: Where the frame is, in card widths inside the edge; 0 where that is not known.
         spec: What an edge is.
     """
     moved = quads.copy()
@@ -320,7 +321,10 @@ def settle(lab: Lab, quads: Quads, reach: float, spec: DetectionSpec) -> Settled
         loss = 0.15 * (shift / max(1, most)) ** 2
         best: tuple[float, int, int, int] = (-1.0, 0, 0, 0)
         for inset in range(half - most + 1):
-            if 0 < inset * unit < 0.02 * width or inset * unit > spec.widest_border * width:
+            away = inset * unit / width
+            if inset and border and abs(away - border) > spec.frame_reach:
+                continue
+            if 0 < away < 0.02 or away > spec.widest_border:
                 continue
             right, left = profile[1][half + shift - inset], profile[3][half - shift - inset]
             below, above = profile[2][half + shift - inset], profile[0][half - shift - inset]

@@ -58,6 +58,8 @@ class DetectionSpec:
     min_support: float = 0.60
     """Share of the visible outline that must be edge. Outlines through printed pictures reach
     0.4."""
+    firm_score: float = 0.8
+    """Support from which a card is not given up for what the grid of a page expects."""
     min_visible: float = 0.45
     """Least share of a card that is not under others; under half of it little can be compared."""
     max_overlap: float = 0.40
