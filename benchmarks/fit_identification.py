@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from core.card_decision import NUMBERS, vector_of
-from core.card_descriptor import describe
+from core.card_descriptor import describe, search_views
 from core.geometry import Image
 from core.identification import IdentificationSpec, Recalled, Template, identify
 from core.scoring import read_model
@@ -156,12 +156,12 @@ def recall(
     crop: Image, templates: Sequence[Template], known: NDArray[np.float32], items: int = 50
 ) -> list[Recalled]:
     """The nearest items, each by its nearest view."""
-    ways = describe([crop, np.ascontiguousarray(crop[::-1, ::-1])])
-    scores = known @ ways.T
+    views = search_views(crop)
+    scores = known @ describe([view for view, _ in views]).T
     best = scores.max(axis=1)
     found: dict[str, Recalled] = {}
     for place in np.argsort(-best, kind="stable").tolist():
-        hit = Recalled(templates[place], float(best[place]), bool(scores[place].argmax()))
+        hit = Recalled(templates[place], float(best[place]), views[int(scores[place].argmax())][1])
         found.setdefault(templates[place].item_id, hit)
         if len(found) == items:
             break

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.card_descriptor import DIM, describe
+from core.card_descriptor import DIM, describe, search_views
 from core.geometry import Image
 
 SIZE = (300, 420)
@@ -93,3 +93,12 @@ def test_no_cards_give_no_vectors() -> None:
 def test_a_grey_picture_is_an_error() -> None:
     with pytest.raises(ValueError, match="a card is RGB"):
         describe([np.zeros((420, 300), np.uint8)])
+
+
+def test_a_card_within_the_outline_of_its_sleeve_is_found_by_the_inner_view() -> None:
+    for seed, image in enumerate(CARDS[:8]):
+        sleeved = cv2.copyMakeBorder(image, 34, 34, 24, 24, cv2.BORDER_CONSTANT, value=(30, 30, 34))
+        views = search_views(np.asarray(sleeved[::-1, ::-1], np.uint8))
+        scores = describe([view for view, _ in views]) @ KNOWN.T
+        best_view, best_card = np.unravel_index(int(scores.argmax()), scores.shape)
+        assert (best_card, views[int(best_view)][1]) == (seed, True)
