@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
-import numpy as np
-from numpy.typing import NDArray
 
 import store.detections
 import store.gallery_templates
@@ -23,7 +21,7 @@ from resources.gallery_tools import GalleryTools
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
 from resources.postgres import Postgres
-from resources.recall import Recalled, nearest_items
+from resources.recall import Recalled, View, nearest_items
 from store.database import Db
 from store.detections import PendingDetection, StoredCandidate
 from store.template_embeddings import Among, QueryTooSlowError
@@ -34,7 +32,7 @@ AT_A_TIME = 16
 def candidates_spec(db: Db, gallery: GalleryTools) -> str:
     """Spec id of candidates: of the encoder, and of everything that the gallery holds now."""
     version = store.gallery_templates.version(db)
-    return spec_id("candidates", 1, RECALL, GALLERY, gallery.encoder_id, version)
+    return spec_id("candidates", 2, RECALL, GALLERY, gallery.encoder_id, version)
 
 
 @dg.asset(
@@ -79,12 +77,10 @@ def candidates(
                 results.append(refusal)
         if not crops:
             return [result for result in results if result is not None]
-        upright = gallery.embed(crops)
-        turned = gallery.embed([np.ascontiguousarray(crop[::-1, ::-1]) for crop in crops])
-        both = iter(zip(upright, turned, strict=True))
+        views = iter(gallery.views_of(crops))
         with postgres.connect() as db:
             return [
-                _sought(db, table, *next(both), item.among) if result is None else result
+                _sought(db, table, next(views), item.among) if result is None else result
                 for item, result in zip(items, results, strict=True)
             ]
 
@@ -121,15 +117,14 @@ def candidates(
 def _sought(
     db: Db,
     table: str,
-    upright: NDArray[np.float32],
-    turned: NDArray[np.float32],
+    views: Sequence[View],
     among: Among,
 ) -> Recalled | Refused:
     """The items nearest to a card; a search that brings none for want of items is no answer."""
     if not store.template_embeddings.count(db, table):
         return InputError("the gallery holds no templates: add some with quire gallery add PATH")
     try:
-        found = nearest_items(db, table, upright, turned, among)
+        found = nearest_items(db, table, views, among)
     except QueryTooSlowError as slow:
         return InputError(f"the gallery could not be searched: {slow}, and so did a cheaper one")
     if not found.hits:

@@ -29,7 +29,7 @@ from resources.gallery_tools import GalleryTools
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
 from resources.postgres import Postgres
-from resources.recall import nearest_items
+from resources.recall import View, nearest_items
 from resources.templates import as_template
 from store.corrections import LearnedTemplate
 from store.database import Db
@@ -228,8 +228,8 @@ def _replayed(
     before = after = 0
     for label in labels:
         card = images.read_image(label.crop_key)
-        views = gallery.embed([card, np.ascontiguousarray(card[::-1, ::-1])])
-        hits = nearest_items(db, table, views[0], views[1]).hits
+        (views,) = gallery.views_of([card])
+        hits = nearest_items(db, table, views).hits
         templates = store.gallery_templates.get(db, [hit.template_id for hit in hits])
         recalled = [
             Recalled(as_template(images, templates[hit.template_id]), hit.similarity, hit.turned)
@@ -252,16 +252,15 @@ def _with_new(
     recalled: Sequence[Recalled],
     item_id: str,
     crop: Image,
-    views: NDArray[np.float32],
+    views: Sequence[View],
     vector: NDArray[np.float32],
 ) -> list[Recalled] | None:
     """The candidates of a card with the new template among them; None where it stays away."""
-    upright, turned = (float(view @ vector) for view in views)
-    similarity = max(upright, turned)
+    similarity, turned = max((float(view @ vector), turned) for view, turned in views)
     own = [each.similarity for each in recalled if each.template.item_id == item_id]
     least = own[0] if own else (recalled[-1].similarity if recalled else -1.0)
     if similarity <= least:
         return None
-    new = Recalled(Template(item_id, "new", lambda: crop), similarity, turned > upright)
+    new = Recalled(Template(item_id, "new", lambda: crop), similarity, turned)
     rest = [each for each in recalled if each.template.item_id != item_id]
     return sorted([new, *rest], key=lambda each: -each.similarity)

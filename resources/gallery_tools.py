@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from core.card_descriptor import DESCRIPTOR_ID, DIM, describe
+from core.card_descriptor import DESCRIPTOR_ID, DIM, describe, search_views
 from core.detection import ContourDetector, Detector
 from core.encoders import EncoderError, Vectors
 from core.geometry import Image
@@ -62,6 +64,12 @@ class GalleryTools(dg.ConfigurableResource):
     def embed(self, cards: Sequence[Image]) -> Vectors:
         """One unit vector per rectified card, shape (cards, dim)."""
         return describe(cards) if self.encoder == DESCRIPTOR else self._image_encoder().embed(cards)
+
+    def views_of(self, crops: Sequence[Image]) -> list[list[tuple[NDArray[np.float32], bool]]]:
+        """Vectors of each crop as it may lie, and whether it was turned by 180 degrees for it."""
+        views = [search_views(crop) for crop in crops]
+        vectors = iter(self.embed([view for each in views for view, _ in each]) if crops else ())
+        return [[(next(vectors), turned) for _, turned in each] for each in views]
 
     def find_detector(self) -> Detector:
         """The detector.

@@ -1,5 +1,6 @@
 """Searching the gallery: exact, or by its index, and cheaper where that takes too long."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ import store.template_embeddings
 from core.recall import RECALL, Hit, best_items
 from store.database import Db
 from store.template_embeddings import EVERYTHING, Among, Near, QueryTooSlowError, in_time
+
+View = tuple[NDArray[np.float32], bool]
+"""A unit vector, and whether the card was turned by 180 degrees for it."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,7 @@ class Recalled:
 def nearest_items(
     db: Db,
     table: str,
-    upright: NDArray[np.float32],
-    turned: NDArray[np.float32],
+    views: Sequence[View],
     among: Among = EVERYTHING,
 ) -> Recalled:
     """The items nearest to a card; one cheaper search where the first takes too long.
@@ -31,8 +34,7 @@ def nearest_items(
     Args:
         db: A connection.
         table: Vectors of the encoder.
-        upright: Vector of the card as it was cut.
-        turned: Vector of the card turned by 180 degrees.
+        views: Vectors of the card: whole and without its rim, both ways up.
         among: Which items are sought.
 
     Raises:
@@ -42,7 +44,7 @@ def nearest_items(
 
     def near(cheap: bool) -> list[Hit]:
         found: list[Hit] = []
-        for vector, is_turned in ((upright, False), (turned, True)):
+        for vector, is_turned in views:
             each = _nearest(db, table, rows, vector, among, cheap=cheap)
             found += [Hit(n.template_id, n.item_id, n.similarity, is_turned) for n in each]
         return best_items(found, RECALL.items)
