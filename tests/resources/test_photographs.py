@@ -217,6 +217,17 @@ def test_other_kinds_of_colour_become_rgb(tmp_path: Path, mode: str) -> None:
         assert np.abs(corners(found) - np.array(COLOURS)).max() <= 12
 
 
+def test_of_a_jpeg_that_holds_more_pictures_the_first_is_the_photograph(tmp_path: Path) -> None:
+    first = PIL.Image.fromarray(drawn())
+    first.save(
+        tmp_path / "a.jpg", "MPO", save_all=True, append_images=[noise(16, 16)], exif=exif(3)
+    )
+    assert read_header(tmp_path / "a.jpg").format == "MPO"
+    found = read(tmp_path / "a.jpg")
+    assert found.loss == ""  # phones put previews and maps of depth there
+    assert np.abs(corners(found.image[::-1, ::-1]) - np.array(COLOURS)).max() <= 12
+
+
 def test_of_a_tiff_with_several_pictures_the_first_is_looked_at_and_that_is_said(
     tmp_path: Path,
 ) -> None:
