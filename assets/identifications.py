@@ -1,5 +1,6 @@
 """Identifications: which known item each detection is, or that it is none."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from core.work import Job, Outcome, Status, spec_id
 from resources.gallery_tools import GalleryTools
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
+from resources.numbers import NUMBERS, NumberReader
 from resources.postgres import Postgres
 from resources.templates import as_template
 from store.database import Db
@@ -37,7 +39,7 @@ ITEM_MB = 100.0
 
 def identifications_spec(candidates: str) -> str:
     """Spec id of identifications among candidates of a spec."""
-    return spec_id("identifications", 1, SPEC, candidates)
+    return spec_id("identifications", 2, SPEC, NUMBERS, candidates)
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,14 @@ def identifications(
     """
     with postgres.connect() as db:
         sought = candidates_spec(db, gallery)
+    numbers = NumberReader()
 
     def decide(item: PendingDetection) -> Identified:
         crop = images.read_image(item.crop_key)
         with postgres.connect() as db:
             loss = store.detections.candidates_degraded(db, item.unit, sought)
-            found = decided(db, images, item.unit, crop)
+            read = numbers.read if item.width_px >= NUMBERS.least_px else None
+            found = decided(db, images, item.unit, crop, read)
         return Identified(found, loss)
 
     def keep(db: Db, job: Job, item: PendingDetection, result: Identified) -> Outcome:
@@ -90,7 +94,8 @@ def identifications(
 
     def describe(db: Db, job: Job) -> dict[str, Any]:
         counts = store.detections.decisions(db, job.batch_keys)
-        return {each.value: counts.get(each.value, 0) for each in Decision}
+        told = {each.value: counts.get(each.value, 0) for each in Decision}
+        return {**told, "reads_numbers": numbers.reads}
 
     return work_through(
         context,
@@ -108,8 +113,14 @@ def identifications(
     )
 
 
-def decided(db: Db, images: ImageStore, detection_id: str, crop: Image) -> Identification:
-    """Identify one detection among its stored candidates."""
+def decided(
+    db: Db,
+    images: ImageStore,
+    detection_id: str,
+    crop: Image,
+    read: Callable[[Image], str] | None = None,
+) -> Identification:
+    """Identify one detection among its stored candidates; ``read`` reads its number."""
     known = store.detections.candidates(db, detection_id)
     templates = store.gallery_templates.get(db, [each.template_id for each in known])
     recalled = [
@@ -124,7 +135,7 @@ def decided(db: Db, images: ImageStore, detection_id: str, crop: Image) -> Ident
         found = store.gallery_templates.of_items(db, [item_id])
         return [as_template(images, template) for template in found]
 
-    return identify(crop, recalled, SPEC, more=more)
+    return identify(crop, recalled, SPEC, more=more, read=read)
 
 
 def as_stored(result: Identified) -> StoredIdentification:

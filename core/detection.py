@@ -235,7 +235,10 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
         if card.score < spec.firm_score
         and all(overlap(card.quad, other.quad) < 0.2 for other in completed)
     ]
-    return [*firm, *doubtful, *completed], complaints
+    found = [*firm, *doubtful, *completed]
+    if len(found) >= spec.max_cards:
+        complaints += (f"at most {spec.max_cards} cards are found on one; there may be more",)
+    return found, complaints
 
 
 def _measured(

@@ -92,7 +92,7 @@ class IdentificationSpec:
             seen do not.
         accept_seen: Share of what is printed on the strip that has to be seen to accept, 0.5: a
             print whose number is covered may be any print.
-        read_scale: By how much the strip is enlarged for reading.
+        read_scale: Width of the strip for reading, in widths of the frame.
         read_match: What a number that was read and is the candidate's adds to the logit.
         read_contradicts: What another number takes away.
         geometry: How a template is found on a crop.
@@ -292,7 +292,7 @@ def identify(
     few = confirmed.fit.inliers < spec.unknown_inliers
     if few and contest.measures["agree"] < spec.unknown_agree:
         return _unknown(_first(contest, recalled), measures, turned=confirmed.fit.turned)
-    return _decide(seen, confirmed, contest, recalled, measures, read, spec)
+    return _decide(card, confirmed, contest, recalled, measures, read, spec)
 
 
 def _confirm(
@@ -451,7 +451,7 @@ def _strongest(
 
 
 def _decide(
-    card: Sheet,
+    card: Image,
     confirmed: _Confirmed,
     contest: _Contest,
     recalled: Sequence[Recalled],
@@ -463,7 +463,8 @@ def _decide(
     number = contest.hits[contest.best].template.number
     reasons: list[str] = []
     if read is not None and number:
-        agrees = number_agrees(read(number_strip(card, spec, turned=confirmed.fit.turned)), number)
+        text = read(number_strip(card, spec, turned=confirmed.fit.turned))
+        agrees = number_agrees(text, number)
         if agrees is not None:
             measures["read"] = 1.0 if agrees else -1.0
             logit = float(np.log(score + 1e-6) - np.log(1 - score + 1e-6))
@@ -471,6 +472,10 @@ def _decide(
             score = float(1 / (1 + np.exp(-logit)))
             if not agrees:
                 reasons.append(f"The number on the card does not read {number}.")
+                others = [
+                    hit.template for hit in contest.hits if number_agrees(text, hit.template.number)
+                ]
+                reasons += [f"It reads that of {other.item_id}." for other in others[:1]]
     sure = score >= spec.accept and measures["strip_seen"] >= spec.accept_seen
     decision = Decision.ACCEPT if sure else Decision.REVIEW
     if decision == Decision.REVIEW:
@@ -567,13 +572,14 @@ def _unknown(
     )
 
 
-def number_strip(card: Sheet, spec: IdentificationSpec, *, turned: bool) -> Image:
-    """The lower edge of the upright card, enlarged for reading."""
-    pixels = card.colour[::-1, ::-1] if turned else card.colour
-    strip = pixels[round(FRAME_PX[1] * (1 - spec.comparison.strip_height)) :]
-    scale = spec.read_scale
+def number_strip(card: Image, spec: IdentificationSpec, *, turned: bool) -> Image:
+    """The lower edge of the upright card, from the crop as it is and enlarged for reading."""
+    pixels = card[::-1, ::-1] if turned else card
+    height, width = pixels.shape[:2]
+    strip = np.ascontiguousarray(pixels[round(height * (1 - spec.comparison.strip_height)) :])
+    scale = spec.read_scale * FRAME_PX[0] / width
     large = cv2.resize(strip, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    return np.clip(large, 0, 255).astype(np.uint8)
+    return np.asarray(large, np.uint8)
 
 
 def number_agrees(text: str, number: str) -> bool | None:

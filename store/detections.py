@@ -1,5 +1,6 @@
 """Detections: where items are on a photograph, and which known item each turned out to be."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,8 +41,16 @@ class PendingDetection:
     unit: str
     batch_key: str
     crop_key: str
+    quad: list[float]
     sets: list[str]
     languages: list[str]
+
+    @property
+    def width_px(self) -> float:
+        """Length of its shorter sides on the photograph: how much of its print can be read."""
+        corners = list(zip(self.quad[::2], self.quad[1::2], strict=True))
+        sides = [math.dist(corners[i], corners[(i + 1) % 4]) for i in range(4)]
+        return min(sides[0] + sides[2], sides[1] + sides[3]) / 2
 
     @property
     def among(self) -> Among:
@@ -149,7 +158,7 @@ def pending(
     with db.cursor(row_factory=class_row(PendingDetection)) as cursor:
         return cursor.execute(
             """
-            SELECT detection_id AS unit, batch_key, crop_key, sets, languages
+            SELECT detection_id AS unit, batch_key, crop_key, quad, sets, languages
             FROM detections JOIN scans USING (scan_id)
             WHERE batch_key = ANY(%(keys)s)
               AND (%(candidates_spec)s = '' OR EXISTS (

@@ -438,3 +438,30 @@ def test_a_reprint_that_no_gallery_holds_is_not_accepted(
     found = table.found(scan_id)
     assert len(found) == 3
     assert all(each.decision != Decision.ACCEPT.value for each in found)
+
+
+def test_numbers_are_read_where_the_photograph_shows_them(
+    table: Table, tmp_path: Path, shot: Callable[..., Path], db: psycopg.Connection
+) -> None:
+    cards = catalogue()
+    table.add(SAMPLES)
+    table.build()
+    small = shot([cards[0], cards[3]], seed=11, columns=2)
+    picture = cv2.imread(str(small))
+    assert picture is not None
+    large = tmp_path / "large.png"
+    cv2.imwrite(str(large), cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+    ids = [table.photograph(small), table.photograph(large)]
+    result = table.identify()
+    assert all(told["reads_numbers"] for told in metadata(result, "identifications"))
+    read = dict(
+        db.execute(
+            """
+            SELECT scan_id, array_agg(measures -> 'read' ORDER BY ordinal)
+            FROM identifications JOIN detections USING (detection_id) GROUP BY scan_id
+            """
+        ).fetchall()
+    )
+    assert read[ids[0]] == [None, None]
+    assert 1.0 in read[ids[1]]
+    assert set(read[ids[1]]) <= {1.0, None}  # a number that is hard to read is not counted
