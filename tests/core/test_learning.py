@@ -59,7 +59,7 @@ def test_the_word_of_one_person_is_kept_in_quarantine() -> None:
     proposal = only(said(1, "ann"))
     assert proposal == Proposal(
         1, "lotus", "detection of c1", "c1", State.QUARANTINED,
-        "1 of 2 people who have to agree say so",
+        "1 of 2 people who have to agree say so", latest=1,
     )  # fmt: skip
 
 
@@ -147,6 +147,12 @@ def test_what_is_kept_aside_to_measure_with_is_never_learned(user: str) -> None:
     assert proposal.reason == "the photograph is kept aside to measure with"
     later = only(said(1, "ann"), said(2, "curator", evaluation=True))
     assert later.state is State.REFUSED
+
+
+def test_a_proposal_knows_the_last_event_that_speaks_of_its_crop() -> None:
+    first = said(1, "ann")
+    events = [first, said(2, "ben", None), taken_back(3, "ann", first), said(4, "ann", crop="b")]
+    assert [(each.crop_sha256, each.latest) for each in proposals(events)] == [("c1", 3), ("b", 4)]
 
 
 def test_each_crop_is_judged_by_itself() -> None:
