@@ -1,13 +1,14 @@
 """Kill runs at random moments, many times over, and see whether anything is lost, left or doubled.
 
-    python -m benchmarks.kills [--kills 200] [--seed 1] [--keep FOLDER]
-    python -m benchmarks.kills --scenarios [NAME ...] [--keep FOLDER]
+    python -m benchmarks.kills [--gallery] [--kills 200] [--seed 1] [--keep FOLDER]
+    python -m benchmarks.kills [--gallery] --scenarios [NAME ...] [--keep FOLDER]
 
 Two small papers that share pictures are searched once in peace. Then, again and again from nothing:
 a run is started, a part of it is killed with signal 9 at a moment drawn uniformly from the time a
 whole run takes (and again, where the run goes on), and the next run takes up what is there; once
 one comes to its end, it is compared with the one left in peace. ``faults/kills.py`` says what is
-killed and looked for. With ``--scenarios`` it is ``faults/scenarios.py`` instead: full disks, a
+killed and looked for. With ``--gallery`` a run takes in the sample cards and identifies those on a
+photograph instead. With ``--scenarios`` it is ``faults/scenarios.py`` instead: full disks, a
 database that goes away for a minute, connections that are taken, two runs at once, a clock that
 jumps, and backfills of the UI that are cancelled and killed, its daemon included.
 
@@ -32,10 +33,12 @@ from pathlib import Path
 
 from benchmarks.faults import scenarios
 from benchmarks.faults.kills import (
+    CHECKOUT,
     FATAL,
     KINDS,
     OF_THE_UI,
     Audit,
+    GalleryInstallation,
     Installation,
     Run,
     adopted_orphans,
@@ -62,6 +65,15 @@ SCENARIOS: dict[str, Callable[[Installation, Installation], list[str]]] = {
     "backfills": lambda ours, reference: scenarios.backfills(ours, reference, list(OF_THE_UI)),
 }
 
+OF_THE_GALLERY = (
+    "store and results full",
+    "database disk full",
+    "database away for a minute",
+    "connections taken",
+    "clock jumps",
+)
+"""Scenarios that are the same whatever a run is for; the others know papers alone."""
+
 
 @dataclass
 class Tally:
@@ -86,8 +98,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="work there and leave it in place")
     parser.add_argument("--scenarios", nargs="*", metavar="NAME", help=f"of {', '.join(SCENARIOS)}")
+    parser.add_argument("--gallery", action="store_true", help="of cards instead of copy search")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
     arguments = parser.parse_args()
+    names = arguments.scenarios or list(OF_THE_GALLERY if arguments.gallery else SCENARIOS)
+    if arguments.gallery and (others := set(names).difference(OF_THE_GALLERY)):
+        parser.error(f"not of a gallery: {', '.join(sorted(others))}")
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="quire-kills-"))
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o711)
@@ -96,12 +112,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with adopted_orphans():
-            papers, reference = prepare(root, arguments.seed, tally)
+            papers = inputs(root, arguments.seed, gallery=arguments.gallery)
+            reference = in_peace(
+                root, papers, GalleryInstallation if arguments.gallery else Installation, tally
+            )
             try:
                 if arguments.scenarios is None:
                     kill(root, papers, reference, arguments.kills, arguments.kinds, choice, tally)
                 else:
-                    names = arguments.scenarios or list(SCENARIOS)
                     go_through(root, papers, reference, names, tally)
             finally:
                 reference.remove()
@@ -115,20 +133,27 @@ def main() -> None:
     sys.exit(1 if tally.violations else 0)
 
 
-def prepare(root: Path, seed: int, tally: Tally) -> tuple[Path, Installation]:
-    """The papers, and an installation that searched them in peace."""
+def inputs(root: Path, seed: int, *, gallery: bool) -> Path:
+    """The folder with what runs take in."""
+    if gallery:
+        return CHECKOUT / "samples" / "cards"
     papers = root / "papers"
     papers.mkdir()
     small_paper(papers / "first.pdf", seed=seed, panels=6)
     small_paper(papers / "second.pdf", seed=seed, panels=4)
-    reference = Installation(root / "r")
+    return papers
+
+
+def in_peace(root: Path, papers: Path, kind: type[Installation], tally: Tally) -> Installation:
+    """An installation that came to its end undisturbed."""
+    reference = kind(root / "r")
     reference.prepare(papers)
     started = time.monotonic()
     run = reference.begin()
     if (code := run.wait()) != 0:
         sys.exit(f"the undisturbed run ended with {code}: {run.said()}")
     tally.durations_s.append(time.monotonic() - started)
-    return papers, reference
+    return reference
 
 
 def kill(
@@ -152,7 +177,7 @@ def go_through(
 ) -> None:
     """The scenarios with these names."""
     for place, name in enumerate(names):
-        installation = Installation(root / f"s{place}")
+        installation = type(reference)(root / f"s{place}")
         installation.prepare(papers)
         started = time.monotonic()
         try:
@@ -175,7 +200,7 @@ def chain(
     kinds: list[str],
 ) -> None:
     """From nothing to a finished, compared result, with kills on the way."""
-    installation = Installation(root)
+    installation = type(reference)(root)
     installation.prepare(papers)
     audit = Audit(installation)
     struck: list[tuple[float, float]] = []

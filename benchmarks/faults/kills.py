@@ -1,6 +1,7 @@
 """Kills: end what works with signal 9 at a given moment, and find what it leaves behind.
 
-An ``Installation`` is a home of Quire's own with a few papers to search. ``begin`` starts a run,
+An ``Installation`` is a home of Quire's own with a few papers to search, a ``GalleryInstallation``
+one with known items and a photograph of some of them. ``begin`` starts a run,
 ``strike`` kills a part of it, ``Audit`` looks for what must not be there afterwards: processes,
 temporary files, half-written objects, locks, rows that were committed and are gone or were made
 again. ``Installation.differences`` compares a finished one with one that was left in peace.
@@ -15,6 +16,7 @@ import hashlib
 import itertools
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,6 +54,23 @@ TABLES: dict[str, tuple[str, ...]] = {
     "finished": ("run_id", "done_at"),
 }
 """Every table that a run writes, and the columns in which two runs may differ."""
+
+GALLERY_TABLES: dict[str, tuple[str, ...]] = {
+    "batches": ("ordinal",),
+    "gallery_items": ("received_at",),
+    "gallery_images": ("received_at",),
+    "gallery_templates": (),
+    "template_encoders": ("created_at",),
+    "confusion_pairs": (),
+    "scans": ("received_at",),
+    "scan_pictures": (),
+    "detections": (),
+    "candidates": (),
+    "identifications": ("made_at",),
+    "work": ("run_id", "done_at"),
+    "finished": ("run_id", "done_at"),
+}
+"""The same of a gallery and a photograph; each encoder has a table of vectors besides."""
 
 _started: set[int] = set()
 """Processes whose exit codes their ``Run`` takes."""
@@ -92,7 +111,7 @@ class Installation:
 
     @property
     def papers(self) -> Path:
-        """The folder that runs take in."""
+        """The folder with what runs take in."""
         return self.root / "papers"
 
     @property
@@ -144,13 +163,20 @@ class Installation:
             **self.settings,
         }
 
+    def commands(self) -> list[list[str]]:
+        """What ``quire`` is asked for in a run, one after the other as long as all goes well."""
+        return [["run", str(self.papers), "--out", str(self.out)]]
+
     def begin(self, *arguments: str) -> "Run":
-        """Start a command of ``quire``, the run over all papers by default."""
-        words = list(arguments) or ["run", str(self.papers), "--out", str(self.out)]
+        """Start a command of ``quire``, the run over everything by default."""
+        quire = [sys.executable, "-m", "orchestration.cli"]
+        commands = [[*quire, *words] for words in ([arguments] if arguments else self.commands())]
+        in_shell = len(commands) > 1
+        one_by_one = ["/bin/sh", "-c", " && ".join(map(shlex.join, commands))]
         log = self.root / f"run-{next(self._numbers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "orchestration.cli", *words],
+                one_by_one if in_shell else commands[0],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -159,7 +185,7 @@ class Installation:
                 cwd=CHECKOUT,
             )
         _started.add(process.pid)
-        return Run(process, log, time.time())
+        return Run(process, log, time.time(), in_shell)
 
     def processes(self) -> list[psutil.Process]:
         """What is alive of it, the database's own processes apart."""
@@ -191,11 +217,15 @@ class Installation:
             ).fetchall()
         return {(row[0], row[1], row[2]): row[3:] for row in rows}
 
+    def tables(self, db: psycopg.Connection) -> Mapping[str, tuple[str, ...]]:
+        """Every table that its runs write, and the columns in which two runs may differ."""
+        return TABLES
+
     def content(self) -> dict[str, list[str]]:
         """Every row of every table, sorted, without what may differ from run to run."""
         found: dict[str, list[str]] = {}
         with self.database() as db:
-            for table, incidental in TABLES.items():
+            for table, incidental in self.tables(db).items():
                 rows = db.execute(
                     sql.SQL("SELECT (to_jsonb(t) - %(names)s::text[])::text FROM {} AS t").format(
                         sql.Identifier(table)
@@ -217,32 +247,52 @@ class Installation:
     def differences(self, reference: "Installation") -> list[str]:
         """In what a finished installation differs from one that was left in peace."""
         found: list[str] = []
-        ours, theirs = self.files(), reference.files()
-        for path in sorted(ours.keys() | theirs.keys()):
-            if ours.get(path) != theirs.get(path):
-                why = "differs" if path in ours and path in theirs else "is only in one of the two"
+        here, there = self.files(), reference.files()
+        for path in sorted(here.keys() | there.keys()):
+            if here.get(path) != there.get(path):
+                why = "differs" if path in here and path in there else "is only in one of the two"
                 found.append(f"{path} {why}")
         ours_in, theirs_in = self.content(), reference.content()
         for table, rows in theirs_in.items():
-            if ours_in[table] != rows:
-                extra = len(ours_in[table]) - len(rows)
+            if (ours := ours_in.get(table, [])) != rows:
+                extra = len(ours) - len(rows)
                 found.append(f"the rows of {table} differ ({extra:+d})")
         return found
 
 
+class GalleryInstallation(Installation):
+    """One that takes in a gallery and looks at a photograph of some of its items."""
+
+    def commands(self) -> list[list[str]]:
+        """Take in the gallery, then identify."""
+        photograph = str(self.papers / "binder.jpg")
+        return [
+            ["gallery", "add", str(self.papers)],
+            ["identify", photograph, "--out", str(self.out)],
+        ]
+
+    def tables(self, db: psycopg.Connection) -> Mapping[str, tuple[str, ...]]:
+        """Those of the gallery, with the vectors of every encoder."""
+        rows = db.execute("SELECT table_name FROM template_encoders").fetchall()
+        return {**GALLERY_TABLES, **{str(row[0]): () for row in rows}}
+
+
 @dataclass
 class Run:
-    """A command that was started.
+    """A command that was started, or several of them one after the other.
 
     Attributes:
         process: Its first process.
         log: What it says.
         since: When it was started, on the wall clock.
+        in_shell: Whether that process is a shell that starts one command after the other, and ends
+            once one fails; it is none of Quire's and is left alone.
     """
 
     process: subprocess.Popen[bytes]
     log: Path
     since: float
+    in_shell: bool = False
 
     def wait(self, timeout_s: float = RUN_WITHIN_S) -> int:
         """Its exit code; TimeoutExpired where it hangs."""
@@ -256,7 +306,8 @@ class Run:
         """Its processes, the first one first."""
         with contextlib.suppress(psutil.NoSuchProcess):
             first = psutil.Process(self.process.pid)
-            return [first, *first.children(recursive=True)]
+            below = first.children(recursive=True)
+            return below if self.in_shell else [first, *below]
         return []
 
     def steps(self) -> list[psutil.Process]:
