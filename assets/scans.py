@@ -1,5 +1,7 @@
 """Scans: photographs, upright, and nothing of what a camera writes beside the pixels."""
 
+from dataclasses import replace
+
 import dagster as dg
 
 import store.scans
@@ -40,16 +42,17 @@ def scans(
 ) -> dg.MaterializeResult:
     """Each photograph as an upright picture of at most 3,600 px; JPEG, PNG, TIFF, WebP, HEIC.
 
-    Place, time and owner, which phones write into photographs, are in the file as received alone,
-    and in nothing that is made of it. One that cannot be decoded stays with the reason.
+    Once the picture is there the file as received is deleted, since phones write place, time and
+    owner into it; what is made anew is made of the picture. A file that cannot be decoded stays,
+    with the reason.
     """
 
-    def make(item: PendingScan) -> tuple[Photograph, str]:
+    def make(item: PendingScan) -> Photograph:
         name = legible(item.name)
         if item.reason:
             raise InputError(item.reason)
         try:
-            with images.local(item.file_key) as path:
+            with images.local(_source(images, item)) as path:
                 picture = read_photograph(
                     path, most_px=SCANS.most_px, most_megapixels=SCANS.most_megapixels
                 )
@@ -57,15 +60,19 @@ def scans(
             raise InputError(f"{name}: its stored copy is missing; add it again") from error
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        key = f"scans/{item.unit[:2]}/{item.unit}.jpg"
-        images.write_bytes(key, jpeg_of(picture.image, SCANS.jpeg_quality))
-        return picture, key
+        if not images.exists(item.file_key):
+            picture = replace(picture, scale=picture.scale * item.scale, loss=item.loss)
+        images.write_bytes(item.picture_key, jpeg_of(picture.image, SCANS.jpeg_quality))
+        return picture
 
-    def keep(db: Db, job: Job, item: PendingScan, result: tuple[Photograph, str]) -> Outcome:
-        picture, key = result
-        height, width = picture.image.shape[:2]
-        store.scans.keep_picture(db, item.unit, job.spec, key, (width, height), picture.scale)
-        loss = f"{legible(item.name)}: {picture.loss}" if picture.loss else ""
+    def keep(db: Db, job: Job, item: PendingScan, result: Photograph) -> Outcome:
+        height, width = result.image.shape[:2]
+        size_px = (width, height)
+        store.scans.keep_picture(
+            db, item.unit, job.spec, item.picture_key, size_px, result.scale, result.loss
+        )
+        images.remove(item.file_key)
+        loss = f"{legible(item.name)}: {result.loss}" if result.loss else ""
         status = Status.DEGRADED if loss else Status.OK
         return Outcome(item.unit, item.batch_key, status, made=1, reason=loss)
 
@@ -73,7 +80,7 @@ def scans(
         if item.reason:
             return 1.0
         try:
-            with images.local(item.file_key) as path:
+            with images.local(_source(images, item)) as path:
                 return min(read_header(path).megabytes, BUDGET_MB - BASE_MB)
         except (InputError, FileNotFoundError):
             return 1.0
@@ -90,3 +97,8 @@ def scans(
         item_mb=megabytes,
         most=8,
     )
+
+
+def _source(images: ImageStore, item: PendingScan) -> str:
+    """What the upright picture is made of: the file as received, or the picture as it was."""
+    return item.file_key if images.exists(item.file_key) else item.picture_key

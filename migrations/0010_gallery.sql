@@ -71,14 +71,16 @@ CREATE INDEX ON scans (batch_key);
 COMMENT ON COLUMN scans.evaluation IS
     'Kept aside to measure with: nothing of it may ever become a template.';
 
--- The same, turned upright, without what cameras write beside pixels.
+-- The same, turned upright, without what cameras write beside pixels. Once it is there the file as
+-- received is deleted, since that has the place and the owner in it; what is made anew is made of this.
 CREATE TABLE scan_pictures (
     scan_id text PRIMARY KEY REFERENCES scans ON DELETE CASCADE,
     spec text NOT NULL,
     image_key text NOT NULL,
     width_px integer NOT NULL,
     height_px integer NOT NULL,
-    scale real NOT NULL
+    scale real NOT NULL,
+    loss text NOT NULL DEFAULT ''
 );
 COMMENT ON COLUMN scan_pictures.scale IS
     'Pixels here for each one of the file; below 1 where it is larger than what is looked at.';

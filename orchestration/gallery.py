@@ -282,7 +282,8 @@ class Results:
         }
 
     def _item(self, each: Found) -> dict[str, Any]:
-        quad = [[each.quad[2 * corner], each.quad[2 * corner + 1]] for corner in range(4)]
+        places = [round(value / each.scale, 2) for value in each.quad]
+        quad = [places[2 * corner : 2 * corner + 2] for corner in range(4)]
         candidates = [
             {**candidate, "name": self.names.get(candidate["item_id"], "")}
             for candidate in each.candidates

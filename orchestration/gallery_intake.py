@@ -307,7 +307,8 @@ def receive_scan(
         except InputError as error:
             reason = f"{name}: {error}"
         key = f"scans/{digest[:2]}/{digest}.original.{ending}"
-        if not images.exists(key):
+        upright = images.exists(f"scans/{digest[:2]}/{digest}.jpg")
+        if not images.exists(key) and not (upright and store.scans.has_picture(db, digest)):
             copy.seek(0)
             with images.writing(key) as target:
                 while block := copy.read(1 << 20):

@@ -58,6 +58,10 @@ class ImageFiles:
         """What is stored under the key; FileNotFoundError where there is nothing."""
         return self._path(key).read_bytes()
 
+    def remove(self, key: str) -> None:
+        """Delete what is stored under the key, if anything is."""
+        self._path(key).unlink(missing_ok=True)
+
     def write_bytes(self, key: str, data: bytes) -> None:
         """Store bytes under the key, replacing what was there."""
         with self.writing(key) as file:

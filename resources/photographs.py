@@ -31,6 +31,12 @@ BYTES_PER_PIXEL = 9
 HEIF_BYTES_PER_PIXEL = 14
 """libheif holds the planes that it decodes from, too."""
 
+WEBP_BYTES_PER_PIXEL = 16
+"""Pillow reads every WebP as if it moved: two canvases of four channels, a copy, and the result."""
+
+COEFFICIENT_BYTES = 2
+"""Of a progressive JPEG, for each pixel and channel, until its last byte is read."""
+
 
 @dataclass(frozen=True)
 class Photograph:
@@ -64,7 +70,8 @@ class Header:
     @property
     def megabytes(self) -> float:
         """Memory that decoding takes, in MB."""
-        each = HEIF_BYTES_PER_PIXEL if self.format == "HEIF" else BYTES_PER_PIXEL
+        more = {"HEIF": HEIF_BYTES_PER_PIXEL, "WEBP": WEBP_BYTES_PER_PIXEL}
+        each = more.get(self.format, BYTES_PER_PIXEL)
         return self.width_px * self.height_px * each / 2**20
 
 
@@ -79,6 +86,8 @@ def read_header(path: Path) -> Header:
     Raises:
         InputError: It is no picture that is taken.
     """
+    if (size := _webp_size(path)) is not None:
+        return Header("WEBP", *size)  # Pillow takes memory for all of its pixels to open one
     with _opened(path) as picture:
         width, height = picture.size
         return Header(picture.format or "", width, height)
@@ -96,25 +105,30 @@ def read_photograph(path: Path, *, most_px: int, most_megapixels: float) -> Phot
 
     Raises:
         InputError: It is no picture that is taken, is damaged, or is too large.
+        MemoryError: There is not enough to decode it.
     """
+    if (size := _webp_size(path)) is not None:
+        _refuse_larger(size, most_megapixels)
+        _require(size[0] * size[1] * WEBP_BYTES_PER_PIXEL)
     with _opened(path) as picture:
         stored = picture.size
         if picture.format in ("JPEG", "MPO"):
             factor = min(1.0, most_px / max(stored))
             wanted = [max(1, math.ceil(side * factor)) for side in stored]
             picture.draft("RGB", (wanted[0], wanted[1]))
-        held = stored if picture.info.get("progressive") else picture.size
-        if held[0] * held[1] > most_megapixels * 1e6:
-            raise InputError(
-                f"it has {stored[0]} x {stored[1]} pixels, more than {most_megapixels:g} million; "
-                "make it smaller and add it again"
-            )
+        if picture.info.get("progressive"):
+            _refuse_larger(stored, most_megapixels)
+            coefficients = stored[0] * stored[1] * len(picture.getbands()) * COEFFICIENT_BYTES
+            _require(coefficients + picture.size[0] * picture.size[1] * 4)
+        elif picture.size[0] * picture.size[1] > most_megapixels * 1e6:
+            _refuse_larger(stored, most_megapixels)
         loss = ""
         if picture.format == "TIFF" and getattr(picture, "is_animated", False):
             loss = "only the first of its pictures is looked at"  # counting them may take hours
         try:
             picture.load()
-            upright = _flattened(PIL.ImageOps.exif_transpose(picture))
+            PIL.ImageOps.exif_transpose(picture, in_place=True)
+            upright = _flattened(picture)
         except MemoryError:
             raise
         except Exception as error:
@@ -142,7 +156,42 @@ def _flattened(picture: PIL.Image.Image) -> PIL.Image.Image:
         white = PIL.Image.new("RGB", layered.size, (255, 255, 255))
         white.paste(layered, mask=layered.getchannel("A"))
         return white
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _refuse_larger(size: tuple[int, int], most_megapixels: float) -> None:
+    if size[0] * size[1] > most_megapixels * 1e6:
+        raise InputError(
+            f"it has {size[0]} x {size[1]} pixels, more than {most_megapixels:g} million; "
+            "make it smaller and add it again"
+        )
+
+
+def _require(size_bytes: int) -> None:
+    """Make sure of memory before a library is asked that calls a file damaged for the lack of it.
+
+    Raises:
+        MemoryError: There is not enough.
+    """
+    np.empty(size_bytes, np.uint8)
+
+
+def _webp_size(path: Path) -> tuple[int, int] | None:
+    """Width and height by a WebP's first bytes; None for what is no WebP, or says neither."""
+    with path.open("rb") as file:
+        start = file.read(30)
+    if len(start) < 30 or (start[:4], start[8:12]) != (b"RIFF", b"WEBP"):
+        return None
+    if start[12:16] == b"VP8X":
+        sides = [int.from_bytes(start[at : at + 3], "little") + 1 for at in (24, 27)]
+    elif start[12:16] == b"VP8L" and start[20] == 0x2F:
+        bits = int.from_bytes(start[21:25], "little")
+        sides = [(bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1]
+    elif start[12:16] == b"VP8 " and start[23:26] == b"\x9d\x01\x2a":
+        sides = [int.from_bytes(start[at : at + 2], "little") & 0x3FFF for at in (26, 28)]
+    else:
+        return None
+    return sides[0], sides[1]
 
 
 def _opened(path: Path) -> PIL.Image.Image:

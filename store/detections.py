@@ -91,6 +91,7 @@ class Found:
     scan: str
     ordinal: int
     quad: list[float]
+    scale: float
     score: float
     how: str
     crop_key: str
@@ -289,11 +290,13 @@ def _found(
     with db.cursor(row_factory=class_row(Found)) as cursor:
         return cursor.execute(
             """
-            SELECT detection_id, scan_id, s.name AS scan, ordinal, quad, d.score, how, crop_key,
+            SELECT detection_id, scan_id, s.name AS scan, ordinal, quad, scale, d.score, how,
+                   crop_key,
                    crop_sha256, evaluation, decision, i.score AS probability, item_id, turned,
                    coalesce(candidates, '[]') AS candidates, coalesce(reasons, '[]') AS reasons,
                    degraded, made_at
             FROM detections AS d JOIN scans AS s USING (scan_id)
+            JOIN scan_pictures USING (scan_id)
             LEFT JOIN identifications AS i USING (detection_id)
             WHERE (%(ids)s::text[] IS NULL OR scan_id = ANY(%(ids)s))
               AND (%(begins)s::text IS NULL OR starts_with(detection_id, %(begins)s))

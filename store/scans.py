@@ -45,6 +45,13 @@ class PendingScan:
     name: str
     file_key: str
     reason: str
+    scale: float
+    loss: str
+
+    @property
+    def picture_key(self) -> str:
+        """Where its upright picture is, or goes."""
+        return f"scans/{self.unit[:2]}/{self.unit}.jpg"
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,9 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingScan]:
     with db.cursor(row_factory=class_row(PendingScan)) as cursor:
         return cursor.execute(
             """
-            SELECT scan_id AS unit, batch_key, name, file_key, reason FROM scans
+            SELECT scan_id AS unit, batch_key, name, file_key, reason,
+                   coalesce(scale, 1) AS scale, coalesce(loss, '') AS loss
+            FROM scans LEFT JOIN scan_pictures USING (scan_id)
             WHERE batch_key = ANY(%(keys)s)
               AND NOT is_done(%(asset)s, scan_id, %(spec)s, %(budget_mb)s)
             ORDER BY scan_id LIMIT %(limit)s
@@ -136,11 +145,17 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingScan]:
 
 
 def keep_picture(
-    db: Connection, scan_id: str, spec: str, image_key: str, size_px: tuple[int, int], scale: float
+    db: Connection,
+    scan_id: str,
+    spec: str,
+    image_key: str,
+    size_px: tuple[int, int],
+    scale: float,
+    loss: str = "",
 ) -> None:
     """Store an upright picture in place of what was there, with all that was found on it.
 
-    All of that is to be found anew.
+    All of that is to be found anew. ``loss`` says what was lost in making it.
     """
     db.execute(
         """
@@ -160,8 +175,8 @@ def keep_picture(
     db.execute("DELETE FROM scan_pictures WHERE scan_id = %(id)s", {"id": scan_id})
     db.execute(
         """
-        INSERT INTO scan_pictures (scan_id, spec, image_key, width_px, height_px, scale)
-        VALUES (%(id)s, %(spec)s, %(key)s, %(width)s, %(height)s, %(scale)s)
+        INSERT INTO scan_pictures (scan_id, spec, image_key, width_px, height_px, scale, loss)
+        VALUES (%(id)s, %(spec)s, %(key)s, %(width)s, %(height)s, %(scale)s, %(loss)s)
         """,
         {
             "id": scan_id,
@@ -170,6 +185,7 @@ def keep_picture(
             "width": size_px[0],
             "height": size_px[1],
             "scale": scale,
+            "loss": loss,
         },
     )
     db.execute("DELETE FROM work WHERE asset = 'detections' AND unit = %(id)s", {"id": scan_id})
@@ -236,6 +252,15 @@ def _of(job: Job, limit: int) -> dict[str, object]:
         "budget_mb": job.budget_mb,
         "limit": limit,
     }
+
+
+def has_picture(db: Connection, scan_id: str) -> bool:
+    """Whether the upright picture of a photograph has been made."""
+    row = db.execute(
+        "SELECT EXISTS (SELECT FROM scan_pictures WHERE scan_id = %(id)s)", {"id": scan_id}
+    ).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def is_kept_aside(db: Connection, file_sha256: str) -> bool:
