@@ -19,7 +19,9 @@ from resources.postgres import Postgres
 from store.database import Db
 from store.gallery_templates import PendingTemplate
 
-AT_A_TIME = 32
+AT_A_TIME = 256
+"""Made one after the other and committed together."""
+
 LARGEST_MB = 30.0
 """Decoding a reference picture of a few million pixels; larger JPEGs are decoded reduced."""
 
