@@ -380,8 +380,58 @@ print(peak_mb() - before, found.scale, *found.image.shape)
         assert peak_mb < 8660 * 5780 * 3 / 2**20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the wall is there on Linux alone")
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [("jpg", {"progressive": True}), ("webp", {"method": 0}), ("webp", {"lossless": True})],
+)
+def test_what_does_not_fit_the_memory_is_not_called_damaged(
+    tmp_path: Path, ending: str, options: dict[str, Any]
+) -> None:
+    PIL.Image.new("RGB", (2000, 1500), (90, 120, 30)).save(tmp_path / f"a.{ending}", **options)
+    script = """
+import resource, sys
+from pathlib import Path
+from resources.photographs import read_photograph
+from resources.process_tree import status_kb
+
+for room_mb in (5, 12, 20, 30, 45, 80):
+    most = (status_kb("VmData")["VmData"] + room_mb * 1024) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
+    try:
+        read_photograph(Path(sys.argv[1]), most_px=3600, most_megapixels=60)
+        print(1)
+    except MemoryError:
+        print(0)
+"""
+    fitted = in_a_process_of_its_own(script, tmp_path / f"a.{ending}")
+    assert fitted == sorted(fitted)
+    assert (fitted[0], fitted[-1]) == (0, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": exif(6)}])
+def test_a_webp_is_known_by_its_first_bytes(tmp_path: Path, options: dict[str, Any]) -> None:
+    noise(40, 30).save(tmp_path / "a.webp", **options)
+    assert read_header(tmp_path / "a.webp") == Header("WEBP", 40, 30)
+    start = (tmp_path / "a.webp").read_bytes()[:30]
+    (tmp_path / "a.webp").write_bytes(start)
+    with pytest.raises(InputError):
+        read(tmp_path / "a.webp")
+
+
+def test_a_webp_that_claims_too_much_is_refused_before_memory_is_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    noise(40, 30).save(tmp_path / "a.webp", exif=exif())
+    data = bytearray((tmp_path / "a.webp").read_bytes())
+    data[24:30] = b"\xff\x3e\x00" * 2
+    (tmp_path / "a.webp").write_bytes(data)
+    with pytest.raises(InputError, match="16128 x 16128 pixels, more than 60 million"):
+        read(tmp_path / "a.webp")
+
+
 def test_the_header_knows_the_memory_that_decoding_takes() -> None:
-    assert Header("JPEG", 4000, 3000).megabytes == pytest.approx(103, abs=1)
+    assert Header("JPEG", 4000, 3000).megabytes == pytest.approx(126, abs=1)
     assert Header("HEIF", 4000, 3000).megabytes > Header("JPEG", 4000, 3000).megabytes
 
 
