@@ -58,7 +58,8 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingTemplate]:
               AND NOT EXISTS (
                 SELECT FROM work AS w
                 WHERE w.asset = %(asset)s AND w.unit = g.template_id AND w.spec = %(spec)s
-                  AND NOT (w.status = 'failed' AND w.budget_mb < %(budget_mb)s))
+                  AND NOT (w.status = 'failed' AND w.budget_mb IS NOT NULL
+                           AND w.budget_mb < %(budget_mb)s))
             ORDER BY item_id, template_id LIMIT %(limit)s
             """,
             _of(job, limit),
@@ -77,7 +78,8 @@ def pending_vectors(db: Connection, job: Job, limit: int) -> list[PendingTemplat
               AND NOT EXISTS (
                 SELECT FROM work AS w
                 WHERE w.asset = %(asset)s AND w.unit = t.template_id AND w.spec = %(spec)s
-                  AND NOT (w.status = 'failed' AND w.budget_mb < %(budget_mb)s))
+                  AND NOT (w.status = 'failed' AND w.budget_mb IS NOT NULL
+                           AND w.budget_mb < %(budget_mb)s))
             ORDER BY item_id, template_id LIMIT %(limit)s
             """,
             _of(job, limit),
