@@ -1,6 +1,7 @@
 """Scans: photographs, upright, and nothing of what a camera writes beside the pixels."""
 
 from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 
@@ -71,7 +72,6 @@ def scans(
         store.scans.keep_picture(
             db, item.unit, job.spec, item.picture_key, size_px, result.scale, result.loss
         )
-        images.remove(item.file_key)
         loss = f"{legible(item.name)}: {result.loss}" if result.loss else ""
         status = Status.DEGRADED if loss else Status.OK
         return Outcome(item.unit, item.batch_key, status, made=1, reason=loss)
@@ -85,6 +85,12 @@ def scans(
         except (InputError, FileNotFoundError):
             return 1.0
 
+    def describe(db: Db, job: Job) -> dict[str, Any]:
+        """The files go last: one deleted before the rows are committed could be missing."""
+        for key in store.scans.files_with_picture(db, job.batch_keys):
+            images.remove(key)
+        return {}
+
     return work_through(
         context,
         postgres,
@@ -96,6 +102,7 @@ def scans(
         keep=keep,
         item_mb=megabytes,
         most=8,
+        describe=describe,
     )
 
 

@@ -219,6 +219,18 @@ def pictures(db: Connection, batch_keys: Sequence[str]) -> list[Picture]:
         ).fetchall()
 
 
+def files_with_picture(db: Connection, batch_keys: Sequence[str]) -> list[str]:
+    """Keys of the files as received that nobody needs any more: there is an upright picture."""
+    rows = db.execute(
+        """
+        SELECT file_key FROM scans JOIN scan_pictures USING (scan_id)
+        WHERE batch_key = ANY(%(keys)s) ORDER BY scan_id
+        """,
+        {"keys": list(batch_keys)},
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
 @dataclass(frozen=True)
 class ScanTrouble:
     """Something that did not end well for a photograph."""

@@ -405,6 +405,22 @@ def test_nothing_that_a_camera_writes_is_kept(table: Table, tmp_path: Path) -> N
     assert [p for p in (tmp_path / "store").rglob("*.original.*")] == []
 
 
+def test_the_file_as_received_is_there_until_the_rows_of_its_picture_are(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    table.photograph(SAMPLES / "binder.jpg")
+    with monkeypatch.context() as patched:
+        patched.setattr(store.work, "record", cut)
+        assert not table.identify(only=["scans"]).success
+    (received,) = (tmp_path / "store").rglob("*.original.*")
+    assert received.read_bytes() == (SAMPLES / "binder.jpg").read_bytes()
+    assert table.identify(only=["scans"]).success
+    assert list((tmp_path / "store").rglob("*.original.*")) == []
+
+
 def test_an_op_that_was_killed_goes_on_where_it_stopped(
     table: Table, monkeypatch: pytest.MonkeyPatch, db: psycopg.Connection
 ) -> None:
