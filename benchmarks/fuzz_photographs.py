@@ -18,6 +18,7 @@ the op ``scans``. What must hold, or the command exits with 1:
 import argparse
 import contextlib
 import multiprocessing
+import signal
 import sys
 import tempfile
 import time
@@ -189,8 +190,12 @@ def main() -> None:
     problems = 0
     slowest_s = peak_mb = 0.0
     started = time.monotonic()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # says how far it came
     reader = Reader()
-    with tempfile.TemporaryDirectory(prefix="quire-fuzz-") as name:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        tempfile.TemporaryDirectory(prefix="quire-fuzz-") as name,
+    ):
         for sound in pictures():
             path = Path(name) / f"sound.{sound.ending}"
             path.write_bytes(sound.data)
@@ -215,7 +220,8 @@ def main() -> None:
                     arguments.keep.mkdir(parents=True, exist_ok=True)
                     (arguments.keep / path.name).write_bytes(data)
             path.unlink()
-    reader.close()
+    with contextlib.suppress(OSError):
+        reader.close()
     print(table(results))
     print(f"\n{len(results):,} inputs, {time.monotonic() - started:,.0f} s, seed {arguments.seed}")
     print(f"slowest input: {slowest_s:.1f} s; most held: {peak_mb:.0f} of {BUDGET_MB} MB")

@@ -369,11 +369,21 @@ def _label(each: Found) -> str:
     return f"{each.item_id}?" if each.decision == Decision.REVIEW.value else each.item_id
 
 
+def why_nothing(results: Results, scan: Scan) -> str:
+    """Why a photograph has no items: "none was found" is said only where it was looked at."""
+    for trouble in results.troubles:
+        if trouble.startswith(f"{scan.name}:"):
+            return trouble
+    unknown = "nothing is known of it, since the run failed"
+    nothing = unknown if results.failed else "no item was found on it"
+    return f"{scan.name}: {scan.reason or nothing}"
+
+
 def _show(results: Results, folder: Path, out: Console) -> None:
     for scan in results.scans:
         found = results.found.get(scan.scan_id, [])
         if not found:
-            say(out, f"{scan.name}: {scan.reason or 'no item was found on it'}")
+            say(out, why_nothing(results, scan))
             continue
         table = Table(show_edge=False, title=shown(scan.name), title_justify="left")
         for name in ("no.", "decision", "item", "probability", "id"):

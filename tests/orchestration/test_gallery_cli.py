@@ -11,6 +11,9 @@ from pathlib import Path
 import cv2
 import pytest
 
+from orchestration.gallery import Results, why_nothing
+from store.scans import Scan
+
 SAMPLES = Path(__file__).parents[2] / "samples" / "cards"
 
 
@@ -112,3 +115,19 @@ def test_what_is_wrong_with_a_command_is_one_line(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("troubles", "failed", "said"),
+    [
+        ([], "", "a.jpg: no item was found on it"),
+        (["a.jpg: scans: it does not fit"], "", "a.jpg: scans: it does not fit"),
+        (["b.jpg: scans: it does not fit"], "", "a.jpg: no item was found on it"),
+        ([], "the disk is full", "a.jpg: nothing is known of it, since the run failed"),
+    ],
+)
+def test_that_nothing_was_found_is_said_only_of_what_was_looked_at(
+    troubles: list[str], failed: str, said: str
+) -> None:
+    scan = Scan("0" * 64, "a.jpg", 1, "scans/a")
+    assert why_nothing(Results([scan], {}, {}, troubles, [], failed), scan) == said
