@@ -189,6 +189,7 @@ def take_in(pdfs: list[str]) -> None:
     from upath import UPath
 
     import store.page_batches
+    from assets.partitions import page_batches
     from orchestration.budgets import budgets
     from orchestration.headless import prepare
     from orchestration.ingest import receive, register_partitions
@@ -202,7 +203,8 @@ def take_in(pdfs: list[str]) -> None:
         for path in pdfs:
             receive(db, images, UPath(path))
         register_partitions(db, instance)
-        print(json.dumps({"assets": list(budgets()), "keys": store.page_batches.keys(db)}))
+        keys = store.page_batches.keys(db)
+        print(json.dumps({"assets": list(budgets(page_batches)), "keys": keys}))
 
 
 def _told(container: Container, limit_mb: int | None) -> dict[str, str]:

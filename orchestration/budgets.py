@@ -96,13 +96,19 @@ class Share:
         )
 
 
-def budgets() -> dict[str, int]:
-    """What each asset's op declares, in MB, by name of the asset."""
+def budgets(partitions: dg.PartitionsDefinition | None = None) -> dict[str, int]:
+    """What each asset's op declares, in MB, by name of the asset.
+
+    Args:
+        partitions: Only assets that have these; None: all.
+    """
     loaded = dg.load_assets_from_package_module(assets)
     declared = {
         key.to_user_string(): int(asset.op.tags["quire/memory_mb"])
         for asset in loaded
-        if isinstance(asset, dg.AssetsDefinition) and asset.is_executable
+        if isinstance(asset, dg.AssetsDefinition)
+        and asset.is_executable
+        and partitions in (None, asset.partitions_def)
         for key in asset.keys
     }
     return dict(sorted(declared.items()))
