@@ -277,13 +277,14 @@ def receive_scan(
     images: ImageStore,
     path: UPath,
     *,
-    sets: Sequence[str] = (),
-    languages: Sequence[str] = (),
+    sets: Sequence[str] | None = None,
+    languages: Sequence[str] | None = None,
     evaluation: bool = False,
 ) -> ReceivedScan:
     """Take in one photograph: copy and hash it, and look at its header.
 
     One that is no picture is a scan all the same, with the reason, so that it is in the result.
+    Filters that are None stay as they are: a folder that is watched does not undo what was asked.
 
     Raises:
         InputError: It is to be kept aside, and a template was made of it.
@@ -313,14 +314,15 @@ def receive_scan(
             with images.writing(key) as target:
                 while block := copy.read(1 << 20):
                     target.write(block)
+    (known, *_) = [*store.scans.get(db, [digest]), Scan(digest, name, size, key)]
     scan = Scan(
         scan_id=digest,
         name=name,
         size_bytes=size,
         file_key=key,
         reason=reason,
-        sets=tuple(sorted(set(sets))),
-        languages=tuple(sorted(set(languages))),
+        sets=known.sets if sets is None else tuple(sorted(set(sets))),
+        languages=known.languages if languages is None else tuple(sorted(set(languages))),
         evaluation=evaluation,
     )
     with db.transaction():

@@ -198,7 +198,9 @@ def test_filters_leave_only_items_of_the_set_and_other_ones_have_it_sought_anew(
     result = table.identify()
     assert failed(result, "candidates") == ["no item of the gallery is of set no such set"]
     assert all(each.decision is None for each in table.found(scan_id))
-    table.photograph(SAMPLES / "binder.jpg")
+    table.photograph(SAMPLES / "binder.jpg")  # as a sensor does, which says nothing of sets
+    assert not any(each.decision for each in table.found(scan_id))
+    table.photograph(SAMPLES / "binder.jpg", sets=[])
     assert table.identify().success
     assert all(each.decision is not None for each in table.found(scan_id))
 
