@@ -126,7 +126,7 @@ def kill_runs(home: Path) -> int:
     killed = 0
     for process in psutil.process_iter(["cmdline"]):
         words = " ".join(process.info["cmdline"] or [])
-        if "execute_run" not in words and "api execute" not in words:
+        if "multiprocessing" not in words:  # how the code server starts runs, and runs their ops
             continue
         try:
             if process.environ().get("QUIRE_HOME") != str(home):

@@ -13,8 +13,8 @@ class RecallSpec:
             hardly more often, and each may have to be looked at.
         rows: Templates that are asked for; 50 rows are only about 24 items where each has several
             views and people added more.
-        exact_rows: Up to so many templates each is compared, which takes some 25 ms at 46,512;
-            beyond, the index answers.
+        exact_rows: Up to so many templates each is compared; beyond, the index answers, unless a
+            filter leaves a part of them. At 46,512 it takes 0.4 of the time and brings the same.
         ef_search: Width of the search in the index: 400 finds .99 of the nearest 50.
         cheap_rows: Templates that are asked for once a search took too long.
         cheap_ef_search: Width of that search.
@@ -23,7 +23,7 @@ class RecallSpec:
 
     items: int = 50
     rows: int = 200
-    exact_rows: int = 200_000
+    exact_rows: int = 20_000
     ef_search: int = 400
     cheap_rows: int = 25
     cheap_ef_search: int = 60

@@ -69,7 +69,7 @@ def _nearest(
         return store.template_embeddings.nearest_indexed(
             db, table, vector, among, RECALL.cheap_rows, RECALL.cheap_ef_search
         )
-    if rows <= RECALL.exact_rows:
+    if rows <= RECALL.exact_rows or among != EVERYTHING:
         return store.template_embeddings.nearest_exact(db, table, vector, among, RECALL.rows)
     return store.template_embeddings.nearest_indexed(
         db, table, vector, among, RECALL.rows, RECALL.ef_search
