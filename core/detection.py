@@ -48,7 +48,7 @@ Quad = NDArray[np.float32]
 The first is the one at the top left when the card is held with a short side up. Which of the two
 short sides is the card's top cannot be told here: the one that is higher in the scan comes first.
 """
-How = Literal["contour", "lattice", "model"]
+How = Literal["contour", "lattice", "picture", "model"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Detection:
         quad: Its corners.
         score: How sure it is that a card is there with these corners, 0 to 1.
         how: ``contour``: by its own edges; ``lattice``: by the grid of the page, confirmed by what
-            is there; ``model``: by a trained detector.
+            is there; ``picture``: by the edges of the picture, which is a card cut out or scanned
+            without anything around it; ``model``: by a trained detector.
         complaints: What limits it, in words for the user; empty for most.
     """
 
@@ -95,7 +96,7 @@ class ContourDetector:
     @property
     def detector_id(self) -> str:
         """Names the numbers and the version of the code."""
-        return spec_id("detector", 1, self.spec)
+        return spec_id("detector", 2, self.spec)
 
     def detect(self, image: Image) -> list[Detection]:
         """See :func:`detect`."""
@@ -152,6 +153,10 @@ def detect(image: Image, spec: DetectionSpec | None = None) -> list[Detection]:
         return []
     picture = _prepared(image, spec)
     cards, complaints = _cards(picture, spec)
+    if len(cards) == 1 and _is_cut_out(cards[0].quad, image.shape, picture.lab.shape, spec):
+        height, width = picture.lab.shape[:2]
+        edges = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
+        cards = [_Found(edges, cards[0].score, "picture")]
     scale = max(image.shape[:2]) / max(picture.lab.shape[:2])
     found = [
         Detection(
@@ -239,6 +244,33 @@ def _cards(picture: _Picture, spec: DetectionSpec) -> tuple[list[_Found], tuple[
     if len(found) >= spec.max_cards:
         complaints += (f"at most {spec.max_cards} cards are found on one; there may be more",)
     return found, complaints
+
+
+def _is_cut_out(
+    quad: NDArray[np.float64],
+    original: tuple[int, ...],
+    shape: tuple[int, ...],
+    spec: DetectionSpec,
+) -> bool:
+    """Whether a picture is a card without anything around it, and its only quad a frame within.
+
+    Such a picture has a card's proportions, and what was found in it lies in its middle as only
+    printing does, or reaches beyond it. Where that is a card on a cloth after all, little is lost:
+    the picture holds all of it.
+    """
+    short, long = sorted(original[:2])
+    if abs(short / long / spec.card_aspect - 1) > spec.cut_out_tolerance:
+        return False
+    size = np.array([shape[1], shape[0]])
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    order = np.argmin(np.hypot(*np.moveaxis(quad[:, None] / size - corners, 2, 0)), axis=0)
+    if len(set(order.tolist())) < 4:
+        return False
+    inset = (quad[order] - (corners * size - 0.5)) * (1 - 2 * corners) / min(size)
+    if inset.max() > spec.cut_out_reach:
+        return False
+    beyond = bool(inset.min() < -spec.cut_out_play)
+    return beyond or bool(np.ptp(inset) < spec.cut_out_play)
 
 
 def _measured(

@@ -67,6 +67,12 @@ class DetectionSpec:
     min_texture: float = 5.0
     """Standard deviation of colour, in levels of Lab, below which the inside is blank: an empty
     pocket, a sheet of paper."""
+    cut_out_tolerance: float = 0.03
+    """How far a picture that is a card cut out may be from a card's proportions."""
+    cut_out_reach: float = 0.15
+    """How far inside such a picture its printing may be found, as a share of its shorter side."""
+    cut_out_play: float = 0.012
+    """How evenly, and how far beyond the picture it may not reach otherwise."""
     widest_border: float = 0.09
     """Widest border printed around a card, in card widths: 5.5 mm."""
     narrowest_border: float = 0.032

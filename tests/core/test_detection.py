@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -14,6 +14,7 @@ from core.detection import (
     rectify,
 )
 from core.detection_choice import overlap
+from core.detection_spec import DEFAULT_SPEC
 from core.geometry import Image
 
 WIDTH, HEIGHT = 126, 176
@@ -185,6 +186,9 @@ def test_the_same_scan_gives_the_same_cards() -> None:
 def test_what_shows_no_card_gives_none(height: int, width: int, kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     if kind == "noise":
+        # Noise in a card's proportions is a picture that fills a card: see below.
+        proportions = min(height, width) / max(height, width) / DEFAULT_SPEC.card_aspect
+        assume(abs(proportions - 1) > DEFAULT_SPEC.cut_out_tolerance)
         image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     elif kind == "ramp":
         image = np.repeat(np.linspace(0, 255, width)[None, :, None], height, axis=0)
@@ -192,6 +196,27 @@ def test_what_shows_no_card_gives_none(height: int, width: int, kind: str, seed:
     else:
         image = np.full((height, width, 3), seed % 256, np.uint8)
     assert detect(image) == []
+
+
+@pytest.mark.parametrize("rest", [0, 1, 2, 3])
+def test_a_card_cut_out_or_scanned_by_itself_is_the_whole_picture(rest: int) -> None:
+    for seed in range(4):
+        laid = np.asarray(cv2.resize(card(seed, BORDERS[seed]), None, fx=3, fy=3), np.uint8)
+        picture = np.ascontiguousarray(np.rot90(photographed(laid), rest))
+        height, width = picture.shape[:2]
+        (found,) = detect(picture)
+        assert found.how == "picture"
+        bounds = np.array([[-0.5, -0.5], [width - 0.5, height - 0.5]])
+        assert np.allclose([found.quad.min(axis=0), found.quad.max(axis=0)], bounds, atol=0.01)
+        first, second = np.diff(found.quad[:3], axis=0)
+        assert np.hypot(*first) < np.hypot(*second)
+
+
+@pytest.mark.parametrize("place", [(90, 100), (70, 125), (100, 140)])
+def test_a_card_with_a_cloth_around_it_is_not_the_whole_picture(place: tuple[float, float]) -> None:
+    scan = np.full((240, 172, 3), (60, 90, 130), np.uint8)
+    quad = put(scan, card(1), place, 0.0)
+    assert_found(detect(photographed(scan)), [quad], 0.02)
 
 
 def test_a_page_of_text_has_no_cards() -> None:
@@ -221,7 +246,7 @@ def test_only_rgb_of_eight_bits_is_an_image() -> None:
 def test_a_detector_is_named_by_its_numbers() -> None:
     usual: Detector = ContourDetector()
     other: Detector = ContourDetector(DetectionSpec(min_support=0.7))
-    assert usual.detector_id.startswith("detector-1-")
+    assert usual.detector_id.startswith("detector-2-")
     assert usual.detector_id == ContourDetector().detector_id != other.detector_id
 
 
