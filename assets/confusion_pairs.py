@@ -16,7 +16,7 @@ from core.work import Job, Outcome, spec_id
 from resources.gallery_tools import GalleryTools
 from resources.memory import MemoryContract, memory_budget
 from resources.postgres import Postgres
-from store.confusion_pairs import PendingConfusion
+from store.confusion_pairs import ConfusionPair, PendingConfusion
 from store.database import Db
 from store.template_embeddings import EVERYTHING
 
@@ -88,18 +88,7 @@ def confusion_pairs(
         return Outcome(item.unit, item.batch_key, made=len(result))
 
     def describe(db: Db, job: Job) -> dict[str, Any]:
-        records = [
-            dg.TableRecord(
-                {
-                    "item": visible(pair.item_a),
-                    "other": visible(pair.item_b),
-                    "corrections": pair.corrections,
-                    "similarity": round(pair.similarity, 3),
-                }
-            )
-            for pair in store.confusion_pairs.worst(db, job.batch_keys, limit=20)
-        ]
-        return {"worst": dg.MetadataValue.table(records, dg.TableSchema(COLUMNS))}
+        return {"worst": as_table(store.confusion_pairs.worst(db, job.batch_keys, limit=20))}
 
     return work_through(
         context,
@@ -112,9 +101,24 @@ def confusion_pairs(
         keep=keep,
         item_mb=lambda item: 0.5,
         most=100,
-        closing=lambda db, job: store.confusion_pairs.count_corrections(db),
         describe=describe,
     )
+
+
+def as_table(pairs: Sequence[ConfusionPair]) -> dg.TableMetadataValue:
+    """Pairs as a table of metadata."""
+    records = [
+        dg.TableRecord(
+            {
+                "item": visible(pair.item_a),
+                "other": visible(pair.item_b),
+                "corrections": pair.corrections,
+                "similarity": round(pair.similarity, 3),
+            }
+        )
+        for pair in pairs
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(COLUMNS))
 
 
 def _look_alikes(db: Db, table: str, item: PendingConfusion) -> list[tuple[str, float]]:

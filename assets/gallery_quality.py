@@ -8,12 +8,11 @@ import dagster as dg
 import store.confusion_pairs
 import store.gallery_items
 import store.gallery_quality
-from assets.confusion_pairs import COLUMNS, confusion_pairs
+from assets.confusion_pairs import as_table, confusion_pairs
 from assets.identifications import identifications
 from assets.partitions import days, per_batches
-from assets.work import Recompute, complete_check
+from assets.work import complete_check
 from core.gallery_quality import calibration_error, share
-from core.text import visible
 from resources.memory import MemoryContract, memory_budget
 from resources.postgres import Postgres
 from store.database import Db
@@ -44,7 +43,6 @@ LEAST_NAMED = 20
 )
 def gallery_quality(
     context: dg.AssetExecutionContext,
-    config: Recompute,
     postgres: Postgres,
     memory: MemoryContract,
 ) -> dg.MaterializeResult:
@@ -53,7 +51,6 @@ def gallery_quality(
     A share is of what happened on that day and is missing where nothing did. Days are computed anew
     whenever they are asked for: people correct on Monday what was identified on Sunday.
     """
-    del config  # always anew
     budget_mb = memory.granted_mb(context)
     watching = memory.watch(budget_mb, "gallery_quality", context.log.error)
     with watching as watch, postgres.connect() as db:
@@ -65,23 +62,12 @@ def gallery_quality(
     named = sum(measures["accepted_named"] for measures in each.values())
     wrong = sum(measures["accepted_wrong"] for measures in each.values())
     precision = share(named - wrong, named)
-    records = [
-        dg.TableRecord(
-            {
-                "item": visible(pair.item_a),
-                "other": visible(pair.item_b),
-                "corrections": pair.corrections,
-                "similarity": round(pair.similarity, 3),
-            }
-        )
-        for pair in worst
-    ]
     return dg.MaterializeResult(
         metadata={
             "budget_mb": budget_mb,
             "peak_mb": round(watch.peak_mb, 1),
             "items": len(each),
-            "top_confusions": dg.MetadataValue.table(records, dg.TableSchema(COLUMNS)),
+            "top_confusions": as_table(worst),
         },
         check_results=[
             dg.AssetCheckResult(

@@ -166,17 +166,17 @@ CREATE TABLE learned_templates (
 );
 CREATE INDEX ON learned_templates (item_id);
 
--- Items that are taken for one another: because they look alike, or because people said so.
-CREATE TABLE confusion_pairs (
-    item_a text NOT NULL REFERENCES gallery_items ON DELETE CASCADE,
-    item_b text NOT NULL REFERENCES gallery_items ON DELETE CASCADE,
+-- For each item the others that look like it. What is taken for what is read from both sides of this and
+-- from the corrections.
+CREATE TABLE look_alikes (
+    item_id text NOT NULL REFERENCES gallery_items ON DELETE CASCADE,
+    other_id text NOT NULL REFERENCES gallery_items ON DELETE CASCADE,
     encoder_id text NOT NULL,
     similarity real NOT NULL,
-    corrections integer NOT NULL DEFAULT 0,
-    PRIMARY KEY (item_a, item_b),
-    CHECK (item_a < item_b)
+    PRIMARY KEY (item_id, other_id),
+    CHECK (item_id <> other_id)
 );
-CREATE INDEX ON confusion_pairs (item_b);
+CREATE INDEX ON look_alikes (other_id);
 
 CREATE TABLE gallery_quality (
     day date PRIMARY KEY,

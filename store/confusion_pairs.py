@@ -1,4 +1,8 @@
-"""Confusion pairs: items that are taken for one another. Computed anew, never counted up."""
+"""Confusion pairs: items that are taken for one another.
+
+Stored is what looks like each item; pairs, and how often people corrected one into the other, are
+read from that and from the events, and never counted up.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,32 +58,21 @@ def pending(db: Connection, job: Job, limit: int) -> list[PendingConfusion]:
 def replace(
     db: Connection, item_id: str, encoder_id: str, others: Sequence[tuple[str, float]]
 ) -> None:
-    """Store the look-alikes of an item in place of those that were found from its side before.
+    """Store the look-alikes of an item in place of those it had.
 
     Args:
         db: A connection.
         item_id: The item.
         encoder_id: By whose vectors they look alike.
-        others: Other items, and how alike they are.
+        others: Other items, and how alike they are; those that are gone since are left out.
     """
-    db.execute(
-        """
-        DELETE FROM confusion_pairs
-        WHERE (item_a = %(id)s OR item_b = %(id)s)
-          AND (encoder_id <> %(encoder)s
-               OR CASE WHEN item_a = %(id)s THEN item_b ELSE item_a END <> ALL(%(kept)s))
-        """,
-        {"id": item_id, "encoder": encoder_id, "kept": [other for other, _ in others]},
-    )
+    db.execute("DELETE FROM look_alikes WHERE item_id = %(id)s", {"id": item_id})
     with db.cursor() as cursor:
         cursor.executemany(
             """
-            INSERT INTO confusion_pairs (item_a, item_b, encoder_id, similarity)
-            SELECT least(%(id)s::text, %(other)s), greatest(%(id)s::text, %(other)s),
-                   %(encoder)s, %(similarity)s
+            INSERT INTO look_alikes (item_id, other_id, encoder_id, similarity)
+            SELECT %(id)s, %(other)s, %(encoder)s, %(similarity)s
             WHERE EXISTS (SELECT FROM gallery_items WHERE item_id = %(other)s)
-            ON CONFLICT (item_a, item_b) DO UPDATE SET
-                similarity = excluded.similarity, encoder_id = excluded.encoder_id
             """,
             [
                 {"id": item_id, "encoder": encoder_id, "other": other, "similarity": similarity}
@@ -88,37 +81,39 @@ def replace(
         )
 
 
-def count_corrections(db: Connection) -> None:
-    """Count anew how often people corrected one item of a pair into the other."""
-    db.execute(
-        """
-        WITH counted AS (
-            SELECT least(predicted_item, item_id) AS item_a,
-                   greatest(predicted_item, item_id) AS item_b,
-                   count(DISTINCT (detection_id, user_name))::int AS corrections
-            FROM corrections AS c
-            WHERE verdict = 'is' AND predicted_item <> item_id
-              AND NOT EXISTS (SELECT FROM corrections AS r WHERE r.revokes = c.correction_id)
-            GROUP BY 1, 2
-        )
-        UPDATE confusion_pairs AS p
-        SET corrections = coalesce((SELECT c.corrections FROM counted AS c
-                                    WHERE c.item_a = p.item_a AND c.item_b = p.item_b), 0)
-        WHERE corrections <> coalesce((SELECT c.corrections FROM counted AS c
-                                       WHERE c.item_a = p.item_a AND c.item_b = p.item_b), 0)
-        """
-    )
-
-
 def worst(db: Connection, batch_keys: Sequence[str] | None, limit: int) -> list[ConfusionPair]:
-    """Pairs that people corrected most, then those that look most alike."""
+    """Pairs that people corrected most, then those that look most alike.
+
+    Counted anew from the events, those that were revoked left out. People may set one item right
+    into another that does not look like it to the encoder: its similarity is 0.
+
+    Args:
+        db: A connection.
+        batch_keys: Only pairs with an item of these batches; None: all.
+        limit: At most so many.
+    """
     with db.cursor(row_factory=class_row(ConfusionPair)) as cursor:
         return cursor.execute(
             """
-            SELECT item_a, item_b, similarity, corrections FROM confusion_pairs AS p
+            WITH alike AS (
+                SELECT least(item_id, other_id) AS item_a, greatest(item_id, other_id) AS item_b,
+                       max(similarity) AS similarity
+                FROM look_alikes GROUP BY 1, 2
+            ), corrected AS (
+                SELECT least(predicted_item, item_id) AS item_a,
+                       greatest(predicted_item, item_id) AS item_b,
+                       count(DISTINCT (detection_id, user_name))::int AS corrections
+                FROM corrections AS c
+                WHERE verdict = 'is' AND predicted_item <> item_id
+                  AND NOT EXISTS (SELECT FROM corrections AS r WHERE r.revokes = c.correction_id)
+                GROUP BY 1, 2
+            )
+            SELECT item_a, item_b, coalesce(similarity, 0)::real AS similarity,
+                   coalesce(corrections, 0) AS corrections
+            FROM alike FULL JOIN corrected USING (item_a, item_b)
             WHERE %(keys)s::text[] IS NULL OR EXISTS (
                 SELECT FROM gallery_items AS i
-                WHERE i.item_id IN (p.item_a, p.item_b) AND i.batch_key = ANY(%(keys)s))
+                WHERE i.item_id IN (item_a, item_b) AND i.batch_key = ANY(%(keys)s))
             ORDER BY corrections DESC, similarity DESC, item_a, item_b LIMIT %(limit)s
             """,
             {"keys": None if batch_keys is None else list(batch_keys), "limit": limit},

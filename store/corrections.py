@@ -143,11 +143,13 @@ def _found(db: Connection, correction_id: int | None) -> list[Correction]:
         ).fetchall()
 
 
-def latest(db: Connection) -> int:
-    """Id of the last event; 0 where there is none."""
-    row = db.execute("SELECT coalesce(max(correction_id), 0) FROM corrections").fetchone()
-    assert row is not None
-    return row[0]
+def since(db: Connection, correction_id: int) -> list[int]:
+    """Numbers of the events after one, in order."""
+    rows = db.execute(
+        "SELECT correction_id FROM corrections WHERE correction_id > %(id)s ORDER BY correction_id",
+        {"id": correction_id},
+    ).fetchall()
+    return [number for (number,) in rows]
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ GALLERY_TABLES: dict[str, tuple[str, ...]] = {
     "gallery_images": ("received_at",),
     "gallery_templates": (),
     "template_encoders": ("created_at",),
-    "confusion_pairs": (),
+    "look_alikes": (),
     "scans": ("received_at",),
     "scan_pictures": (),
     "detections": (),
