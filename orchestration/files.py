@@ -4,9 +4,10 @@ A folder that a stranger packed may hold links to what is not theirs, pipes that
 that cannot be read. Nothing is followed that leads elsewhere, and nothing is left out unsaid.
 """
 
+import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -14,6 +15,7 @@ from typing import BinaryIO, cast
 from upath import UPath
 
 from core.errors import InputError
+from core.text import NO_CREDENTIALS, holds_credentials, legible, without_secrets
 
 _BLOCK = 1 << 20
 LOCAL = ("", "file", "local")
@@ -40,9 +42,12 @@ class Refusal:
     reason: str
 
 
-def below(folder: Path) -> Iterator[Path | Refusal]:
-    """Everything in a folder and its folders that is called PDF; see ``files_below``."""
-    return files_below(folder, lambda name: name.lower().endswith(".pdf"))
+@dataclass(frozen=True)
+class Refused:
+    """What is said of something in a folder that is not taken in: its name there, and why."""
+
+    name: str
+    reason: str
 
 
 def files_below(folder: Path, is_meant: Callable[[str], bool]) -> Iterator[Path | Refusal]:
@@ -72,6 +77,70 @@ def files_below(folder: Path, is_meant: Callable[[str], bool]) -> Iterator[Path 
             elif is_one:
                 yield path
         waiting += reversed(folders)
+
+
+def find(paths: Iterable[str], is_meant: Callable[[str], bool]) -> Iterator[UPath | Refused]:
+    """The files that paths mean: files themselves, those meant below folders, URLs of a store.
+
+    Args:
+        paths: What a user wrote.
+        is_meant: Whether a file in a folder is of the kind that is sought, by its name.
+
+    Yields:
+        Files; and what in a folder is called so and is not taken in.
+
+    Raises:
+        InputError: A path leads nowhere, or is a URL that holds credentials.
+    """
+    for text in paths:
+        if holds_credentials(text):
+            raise InputError(f"{without_secrets(text)}: {NO_CREDENTIALS}")
+        path = UPath(text)
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except OSError as error:
+            raise InputError(f"{without_secrets(text)}: {in_words(error)}") from error
+        if is_folder:
+            yield from found_in(path, is_meant)
+        elif is_there:
+            yield path
+        else:
+            raise InputError(f"{without_secrets(text)}: there is no such file or folder")
+
+
+def found_in(folder: UPath, is_meant: Callable[[str], bool]) -> Iterator[UPath | Refused]:
+    """The files of a folder, here or in a store, in a fixed order; see ``find``."""
+    if folder.protocol not in LOCAL:
+        yield from sorted((child for child in folder.rglob("*") if is_meant(child.name)), key=str)
+        return
+    here = Path(folder.path)
+    for found in files_below(here, is_meant):
+        yield refused(found, here) if isinstance(found, Refusal) else UPath(found)
+
+
+def refused(refusal: Refusal, folder: Path) -> Refused:
+    """What is said of something in a folder that is not taken in."""
+    name = legible(str(refusal.path.relative_to(folder.parent)))
+    return Refused(name, f"{name}: {refusal.reason}")
+
+
+def copy_of(path: UPath, target: BinaryIO, most_bytes: int) -> tuple[str, int]:
+    """Copy a file from outside; the SHA-256 of its content, and its size.
+
+    Raises:
+        InputError: As ``read_blocks`` does.
+    """
+    digest, size = hashlib.sha256(), 0
+    for block in read_blocks(path, most_bytes):
+        size += len(block)
+        digest.update(block)
+        target.write(block)
+    return digest.hexdigest(), size
+
+
+def is_pdf(name: str) -> bool:
+    """Whether a file is called PDF."""
+    return name.lower().endswith(".pdf")
 
 
 def read_blocks(path: UPath, most_bytes: int) -> Iterator[bytes]:

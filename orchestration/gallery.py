@@ -1,8 +1,8 @@
 """``quire gallery``, ``quire identify``, ``quire correct``: the gallery from the command line."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,11 @@ import store.gallery_items
 import store.gallery_quality
 import store.gallery_templates
 import store.scans
-from core.batches import runs_of_neighbours
 from core.errors import InputError
 from core.identification import Decision
 from core.learning import may_revoke, person
 from core.overlay import Mark, overlay
 from core.text import file_name, inert, legible
-from orchestration.budgets import share_of
 from orchestration.definitions import defs, resources_of
 from orchestration.gallery_intake import (
     Added,
@@ -42,22 +40,18 @@ from orchestration.headless import (
     FAILED_BECAUSE,
     INCOMPLETE,
     MOST_TROUBLES,
-    close_killed_runs,
-    execute,
-    first_failure,
-    followed,
+    begin,
     prepare,
+    run_all,
     run_config,
     said_first,
 )
-from orchestration.requests import chunks
-from orchestration.settings import Settings, keep_temporary_files_in
+from orchestration.settings import Settings
 from orchestration.terminal import say, shown
 from resources import scratch
 from resources.gallery_tools import GalleryTools
 from resources.images import ImageStore
 from resources.photographs import jpeg_of
-from resources.postgres import Postgres
 from store.corrections import NewCorrection
 from store.database import Db
 from store.detections import Found
@@ -89,40 +83,6 @@ def identify_scans_job() -> dg.JobDefinition:
     return defs().resolve_job_def("identify_scans")
 
 
-def _prepared(settings: Settings, memory_mb: int) -> tuple[Settings, Postgres]:
-    keep_temporary_files_in(scratch.own_folder())
-    settings = replace(settings, memory_mb=memory_mb or settings.memory_mb, beside="nothing")
-    share_of(settings)  # a limit that is too small is an error now, not in the run
-    return settings, prepare(settings)
-
-
-def _run(
-    settings: Settings,
-    postgres: Postgres,
-    instance: dg.DagsterInstance,
-    job: Callable[[], dg.JobDefinition],
-    wanted: Sequence[str],
-    registered: Sequence[str],
-    words: Mapping[str, str],
-    err: Console,
-    *,
-    recompute: bool = False,
-) -> str:
-    """Run a job over partitions; the first failure in one line."""
-    share = share_of(settings)
-    if share.limit_mb is not None:
-        say(err, f"quire: {share}")
-    config = run_config(job, {}, recompute=recompute)
-    close_killed_runs(instance)
-    failed = ""
-    for keys in chunks(runs_of_neighbours(wanted, registered)):
-        with followed(postgres, keys, words, err):
-            result = execute(job, instance, keys, share, config)
-        if not result.success:
-            failed = failed or first_failure(result)
-    return failed
-
-
 def add(
     settings: Settings,
     path: str,
@@ -135,12 +95,12 @@ def add(
     build: bool = True,
 ) -> int:
     """Take in a gallery and make it searchable; returns the exit code."""
-    settings, postgres = _prepared(settings, memory_mb)
     source = find_gallery(path, pictures)
+    home = begin(settings, memory_mb, err)
     images = ImageStore(url=settings.store_url)
     added, failed = Added(), ""
     with dg.DagsterInstance.get() as instance:
-        with postgres.connect() as db:
+        with home.postgres.connect() as db:
             for added in add_gallery(db, images, source):
                 if err.is_terminal:
                     say(err, f"quire: {added.items:,} items taken in")
@@ -149,11 +109,12 @@ def add(
         if not added.items and not added.troubles:
             raise InputError(f"{path}: there is no item in it")
         if build:
-            failed = _run(
-                settings, postgres, instance, build_gallery_job, added.batches, registered,
-                _GALLERY_WORDS, err, recompute=recompute,
-            )  # fmt: skip
-    with said_first(failed, err), postgres.connect() as db:
+            config = run_config(build_gallery_job, {}, recompute=recompute)
+            failed = run_all(
+                home, instance, build_gallery_job, added.batches, registered, config,
+                _GALLERY_WORDS, err,
+            ).failed  # fmt: skip
+    with said_first(failed, err), home.postgres.connect() as db:
         contents = store.gallery_items.contents(db)
         troubles = [*added.troubles, *store.gallery_items.troubles(db, added.batches)]
     say(
@@ -198,14 +159,14 @@ class IdentifyOptions:
 
 def identify(settings: Settings, options: IdentifyOptions, out: Console, err: Console) -> int:
     """Take in photographs, identify what is on them, write results; returns the exit code."""
-    settings, postgres = _prepared(settings, options.memory_mb)
+    home = begin(settings, options.memory_mb, err)
     images = ImageStore(url=settings.store_url)
     paths = list(find_scans(options.paths))
     if not paths:
         raise InputError(f"no picture found in {', '.join(options.paths)}")
     received: list[ReceivedScan] = []
     with dg.DagsterInstance.get() as instance:
-        with postgres.connect() as db:
+        with home.postgres.connect() as db:
             for path in paths:
                 if isinstance(path, ReceivedScan):
                     received.append(path)
@@ -221,12 +182,12 @@ def identify(settings: Settings, options: IdentifyOptions, out: Console, err: Co
             register_gallery_partitions(db, instance)
             registered = store.batches.keys(db, "scan")
         wanted = [each.scan.batch_key for each in received if each.scan is not None]
-        failed = _run(
-            settings, postgres, instance, identify_scans_job, wanted, registered, _SCAN_WORDS, err,
-            recompute=options.recompute,
-        )  # fmt: skip
+        config = run_config(identify_scans_job, {}, recompute=options.recompute)
+        failed = run_all(
+            home, instance, identify_scans_job, wanted, registered, config, _SCAN_WORDS, err
+        ).failed
     refused = [each.reason for each in received if each.scan is None]
-    with said_first(failed, err), postgres.connect() as db:
+    with said_first(failed, err), home.postgres.connect() as db:
         ids = list(dict.fromkeys(each.scan.scan_id for each in received if each.scan is not None))
         results = gathered(db, ids, refused, failed)
         _write_results(db, images, results, options.out)
@@ -246,7 +207,6 @@ class Results:
         found: Their detections, by photograph.
         names: Names of the items that are candidates.
         troubles: What did not end well.
-        refused: Photographs that could not even be taken in.
         failed: Why the run failed; empty otherwise.
     """
 
@@ -254,7 +214,6 @@ class Results:
     found: dict[str, list[Found]]
     names: dict[str, str]
     troubles: list[str]
-    refused: list[str]
     failed: str
 
     @property
@@ -324,9 +283,9 @@ def gathered(db: Db, scan_ids: Sequence[str], refused: Sequence[str], failed: st
         troubles.append(_worded(known[trouble.scan_id], trouble))
     for scan in scans:
         open_ones = [each for each in found.get(scan.scan_id, []) if each.decision is None]
-        if open_ones and not any(scan.name in trouble for trouble in troubles):
+        if open_ones and not any(trouble.startswith(f"{scan.name}:") for trouble in troubles):
             troubles.append(f"{scan.name}: {len(open_ones)} items were not identified")
-    return Results(scans, found, names, list(dict.fromkeys(troubles)), list(refused), failed)
+    return Results(scans, found, names, list(dict.fromkeys(troubles)), failed)
 
 
 def _worded(name: str, trouble: ScanTrouble) -> str:
@@ -528,17 +487,18 @@ def _add_revoke(db: Db, revokes: int, user: str, curator: bool, note: str) -> in
 
 def learn(settings: Settings, memory_mb: int, out: Console, err: Console) -> int:
     """Judge what people corrected and make templates of it; returns the exit code."""
-    settings, postgres = _prepared(settings, memory_mb)
+    home = begin(settings, memory_mb, err)
     with dg.DagsterInstance.get() as instance:
-        with postgres.connect() as db:
+        with home.postgres.connect() as db:
             register_gallery_partitions(db, instance)
             items = store.corrections.items(db)
             wanted = sorted(set(store.gallery_items.batches_of(db, items).values()))
             registered = store.batches.keys(db, "gallery")
-        failed = _run(
-            settings, postgres, instance, build_gallery_job, wanted, registered, _GALLERY_WORDS, err
-        )
-    with said_first(failed, err), postgres.connect() as db:
+        config = run_config(build_gallery_job, {})
+        failed = run_all(
+            home, instance, build_gallery_job, wanted, registered, config, _GALLERY_WORDS, err
+        ).failed
+    with said_first(failed, err), home.postgres.connect() as db:
         learned = store.corrections.learned(db)
     table = Table(show_edge=False)
     for name in ("correction", "item", "state", "why"):

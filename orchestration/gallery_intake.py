@@ -20,7 +20,16 @@ from core.gallery import GALLERY, GalleryItem, ReceivedImage, batch_key
 from core.gallery_manifest import MOST_ID, ManifestRow, read_manifest
 from core.scans import SCANS
 from core.text import NO_CREDENTIALS, holds_credentials, legible, without_secrets
-from orchestration.files import LOCAL, NotNowError, Refusal, files_below, in_words, read_blocks
+from orchestration.files import (
+    LOCAL,
+    NotNowError,
+    Refused,
+    copy_of,
+    find,
+    found_in,
+    in_words,
+    read_blocks,
+)
 from resources.images import ImageStore
 from resources.photographs import is_picture, read_header
 from store.batches import Kind
@@ -113,9 +122,9 @@ def find_gallery(path: str, pictures: str = "") -> Source:
 def _rows_of_folder(folder: UPath) -> Iterator[ManifestRow | InputError]:
     """Every picture of a folder as an item of its own, called as its place below the folder."""
     taken: dict[str, str] = {}
-    for found in _pictures(folder):
-        if isinstance(found, InputError):
-            yield found
+    for found in found_in(folder, is_picture):
+        if isinstance(found, Refused):
+            yield InputError(found.reason)
             continue
         place = found.relative_to(folder).as_posix()
         shown, item_id = legible(place), legible(str(PurePosixPath(place).with_suffix("")))
@@ -130,17 +139,6 @@ def _rows_of_folder(folder: UPath) -> Iterator[ManifestRow | InputError]:
             taken[item_id] = shown
             item = GalleryItem(item_id, name=PurePosixPath(item_id).name, source=shown)
             yield ManifestRow(item, (place,))
-
-
-def _pictures(folder: UPath) -> Iterator[UPath | InputError]:
-    if folder.protocol in LOCAL:
-        for found in files_below(Path(folder.path), is_picture):
-            if isinstance(found, Refusal):
-                yield InputError(f"{legible(found.path.name)}: {found.reason}")
-            else:
-                yield UPath(found)
-        return
-    yield from sorted((p for p in folder.rglob("*") if is_picture(p.name)), key=str)
 
 
 def add_gallery(db: Db, images: ImageStore, source: Source) -> Iterator[Added]:
@@ -252,24 +250,9 @@ def find_scans(paths: Iterable[str]) -> Iterator[UPath | ReceivedScan]:
     Raises:
         InputError: A path leads nowhere, or is a URL that holds credentials.
     """
-    for text in paths:
-        if holds_credentials(text):
-            raise InputError(f"{without_secrets(text)}: {NO_CREDENTIALS}")
-        path = UPath(text)
-        try:
-            is_folder, is_there = path.is_dir(), path.exists()
-        except OSError as error:
-            raise InputError(f"{without_secrets(text)}: {in_words(error)}") from error
-        if is_folder:
-            for found in _pictures(path):
-                if isinstance(found, InputError):
-                    yield ReceivedScan(str(found).split(":")[0], None, reason=str(found))
-                else:
-                    yield found
-        elif is_there:
-            yield path
-        else:
-            raise InputError(f"{without_secrets(text)}: there is no such file or folder")
+    for found in find(paths, is_picture):
+        is_refused = isinstance(found, Refused)
+        yield ReceivedScan(found.name, None, reason=found.reason) if is_refused else found
 
 
 def receive_scan(
@@ -292,7 +275,7 @@ def receive_scan(
     name = legible(path.name)
     with tempfile.NamedTemporaryFile() as copy:
         try:
-            digest, size = _copy(path, cast(BinaryIO, copy), SCANS.max_file_bytes)
+            digest, size = copy_of(path, cast(BinaryIO, copy), SCANS.max_file_bytes)
         except InputError as error:
             again = isinstance(error, NotNowError)
             return ReceivedScan(name, None, reason=f"{name}: {error}", again=again)
@@ -342,12 +325,3 @@ def register_gallery_partitions(db: Db, instance: dg.DagsterInstance) -> None:
         missing = [key for key in store.batches.keys(db, kind) if key not in known]
         if missing:
             instance.add_dynamic_partitions(partitions.name, missing)
-
-
-def _copy(path: UPath, target: BinaryIO, most_bytes: int) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    for block in read_blocks(path, most_bytes):
-        size += len(block)
-        digest.update(block)
-        target.write(block)
-    return digest.hexdigest(), size

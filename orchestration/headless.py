@@ -138,30 +138,85 @@ def take_in_and_make(
         words: What a person reads of each asset whose progress is shown.
         err: For progress and notes.
     """
-    keep_temporary_files_in(scratch.own_folder())
-    settings = replace(settings, memory_mb=memory_mb or settings.memory_mb, beside="nothing")
-    share = share_of(settings)  # a limit that is too small is an error now, not in the run
-    if share.limit_mb is not None:
-        say(err, f"quire: {share}")
-    postgres = prepare(settings)
+    home = begin(settings, memory_mb, err)
     images = ImageStore(url=settings.store_url)
-    new_work = False
     with dg.DagsterInstance.get() as instance:
-        received = _take_in(postgres, images, instance, paths, err)
+        received = _take_in(home.postgres, images, instance, paths, err)
         documents = [r.document.document_id for r in received if r.document is not None]
-        with postgres.connect() as db:
+        with home.postgres.connect() as db:
             registered = store.page_batches.keys(db)
             wanted = store.page_batches.keys(db, documents)
-        close_killed_runs(instance)
-        failed = ""
-        for keys in chunks(runs_of_neighbours(wanted, registered)):
-            with followed(postgres, keys, words, err):
-                result = execute(job, instance, keys, share, config)
-            new_work = new_work or _anything_new(result)
-            if not result.success:
-                failed = failed or first_failure(result)
+        ran = run_all(home, instance, job, wanted, registered, config, words, err)
     refused = [r.reason for r in received if r.document is None]
-    return Made(postgres, documents, refused, failed, new_work)
+    return Made(home.postgres, documents, refused, ran.failed, ran.new_work)
+
+
+@dataclass(frozen=True)
+class Home:
+    """What a headless run works with: the database, and how memory is shared out."""
+
+    postgres: Postgres
+    share: Share
+
+
+def begin(settings: Settings, memory_mb: int, err: Console) -> Home:
+    """Start what a headless run needs, within a limit for everything together.
+
+    Args:
+        settings: The settings.
+        memory_mb: The limit; 0: as the settings have it.
+        err: Where the share is told, if there is a limit.
+
+    Raises:
+        ValueError: The limit is too small, which is told now and not in the run.
+    """
+    keep_temporary_files_in(scratch.own_folder())
+    settings = replace(settings, memory_mb=memory_mb or settings.memory_mb, beside="nothing")
+    share = share_of(settings)
+    if share.limit_mb is not None:
+        say(err, f"quire: {share}")
+    return Home(prepare(settings), share)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of some runs: the first failure in one line, and whether anything is new."""
+
+    failed: str
+    new_work: bool
+
+
+def run_all(
+    home: Home,
+    instance: dg.DagsterInstance,
+    job: Callable[[], dg.JobDefinition],
+    wanted: Sequence[str],
+    registered: Sequence[str],
+    config: dict[str, Any],
+    words: Mapping[str, str],
+    err: Console,
+) -> Ran:
+    """Run a job over partitions, a run for each so many neighbours, with bars that follow it.
+
+    Args:
+        home: What it works with.
+        instance: Where runs are recorded.
+        job: Makes the job; at the top of a module, so that processes of ops can call it, too.
+        wanted: The partitions.
+        registered: All partitions of their kind, in order.
+        config: The configuration of the runs.
+        words: What a person reads of each asset whose progress is shown.
+        err: For progress.
+    """
+    close_killed_runs(instance)
+    failed, new_work = "", False
+    for keys in chunks(runs_of_neighbours(wanted, registered)):
+        with _followed(home.postgres, keys, words, err):
+            result = execute(job, instance, keys, home.share, config)
+        new_work = new_work or _anything_new(result)
+        if not result.success:
+            failed = failed or first_failure(result)
+    return Ran(failed, new_work)
 
 
 @contextmanager
@@ -279,7 +334,7 @@ _WORDS = {
 
 
 @contextmanager
-def followed(
+def _followed(
     postgres: Postgres, keys: Sequence[str], words: Mapping[str, str], err: Console
 ) -> Iterator[None]:
     """Bars per stage, read from the work ledger while the run is at it."""

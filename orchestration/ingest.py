@@ -1,6 +1,5 @@
 """Ingest: files become documents and page batches, once each, whatever they are called."""
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,9 +17,9 @@ import store.work
 from assets.partitions import page_batches
 from core.batches import BatchSpec, divide
 from core.errors import BudgetError, InputError
-from core.text import NO_CREDENTIALS, holds_credentials, legible, without_secrets
+from core.text import legible
 from core.work import Status
-from orchestration.files import LOCAL, NotNowError, Refusal, below, in_words, read_blocks
+from orchestration.files import LOCAL, NotNowError, Refused, copy_of, find, is_pdf
 from resources.images import ImageStore
 from resources.pdf import PdfFile, PdfLimits
 from store.database import Db
@@ -65,31 +64,13 @@ def find_files(paths: Iterable[str]) -> Iterator[UPath | Received]:
     Raises:
         InputError: A path leads nowhere, or is a URL that holds credentials.
     """
-    for text in paths:
-        if holds_credentials(text):
-            raise InputError(f"{without_secrets(text)}: {NO_CREDENTIALS}")
-        path = UPath(text)
-        try:
-            is_folder, is_there = path.is_dir(), path.exists()
-        except OSError as error:
-            raise InputError(f"{without_secrets(text)}: {in_words(error)}") from error
-        if is_folder and path.protocol in LOCAL:
-            folder = Path(path.path)
-            for found in below(folder):
-                yield refused(found, folder) if isinstance(found, Refusal) else UPath(found)
-        elif is_folder:
-            children = (child for child in path.rglob("*") if child.suffix.lower() == ".pdf")
-            yield from sorted(children, key=str)
-        elif is_there:
-            yield path
-        else:
-            raise InputError(f"{without_secrets(text)}: there is no such file or folder")
+    for found in find(paths, is_pdf):
+        yield not_taken(found) if isinstance(found, Refused) else found
 
 
-def refused(refusal: Refusal, folder: Path) -> Received:
+def not_taken(refused: Refused) -> Received:
     """What is said of something in a folder that is not taken in."""
-    name = legible(str(refusal.path.relative_to(folder.parent)))
-    return Received(name, None, new=False, reason=f"{name}: {refusal.reason}")
+    return Received(refused.name, None, new=False, reason=refused.reason)
 
 
 def receive(
@@ -109,7 +90,7 @@ def receive(
     name = legible(_name(path))
     with tempfile.NamedTemporaryFile(suffix=".pdf") as copy:
         try:
-            digest, size = _copy(path, cast(BinaryIO, copy), limits.max_file_bytes)
+            digest, size = copy_of(path, cast(BinaryIO, copy), limits.max_file_bytes)
         except InputError as error:
             again = isinstance(error, NotNowError)
             return Received(name, None, new=False, reason=f"{name}: {error}", again=again)
@@ -164,15 +145,6 @@ def register_partitions(db: Db, instance: dg.DagsterInstance) -> int:
     if missing:
         instance.add_dynamic_partitions(page_batches.name, missing)
     return len(missing)
-
-
-def _copy(path: UPath, target: BinaryIO, most_bytes: int) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    for block in read_blocks(path, most_bytes):
-        size += len(block)
-        digest.update(block)
-        target.write(block)
-    return digest.hexdigest(), size
 
 
 def _opened(path: Path, digest: str, name: str, size: int, limits: PdfLimits) -> Document:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,8 +17,8 @@ from core.batches import runs_of_neighbours
 from core.text import visible
 from orchestration import jobs
 from orchestration import settings as environment
-from orchestration.files import Refusal, below
-from orchestration.ingest import receive, refused, register_partitions
+from orchestration.files import Refusal, Refused, files_below, is_pdf, refused
+from orchestration.ingest import not_taken, receive, register_partitions
 from orchestration.requests import requests_for
 from orchestration.specs import specs_in_force, text_specs_in_force
 from resources.encoder import Encoder
@@ -56,10 +56,17 @@ class Memory:
     @classmethod
     def read(cls, cursor: str | None) -> Self:
         """From a cursor; nothing is known from one of another form, and content is known anyway."""
-        stored = json.loads(cursor or "{}")
-        if not {"seen", "waiting"} <= stored.keys():
+        try:
+            stored = json.loads(cursor or "{}")
+        except ValueError:
+            stored = {}
+        if not isinstance(stored, dict) or not {"seen", "waiting"} <= stored.keys():
             return cls({}, {})
         return cls(stored["seen"], stored["waiting"])
+
+    def settle(self, name: str) -> None:
+        """A file was taken in, or refused for good."""
+        self.seen[name] = self.waiting.pop(name)
 
     def written(self) -> str:
         """As a cursor."""
@@ -90,25 +97,15 @@ def inbox(
     if not folder.is_dir():
         return dg.SkipReason(f"there is no inbox at {folder}; make the folder or set QUIRE_INBOX")
     started = time.monotonic()
-    before = Memory.read(context.cursor)
-    now, refusals = _looked_at(folder)
-    fresh = [
-        name
-        for name, stamp in now.items()
-        if before.seen.get(name) != stamp and _is_settled(stamp, before.waiting.get(name))
-    ]
-    after = Memory(
-        {name: stamp for name, stamp in before.seen.items() if name in now},
-        {name: stamp for name, stamp in now.items() if before.seen.get(name) != stamp},
-    )
+    seen = look(folder, is_pdf, context.cursor)
     taken: list[str] = []
     troubles: list[str] = []
     with postgres.connect() as db:
-        for name in fresh[:FILES_PER_TICK]:
+        for name in seen.fresh[:FILES_PER_TICK]:
             if time.monotonic() - started > TICK_S:
                 break
-            if name in refusals:
-                received = refused(refusals[name], folder)
+            if name in seen.refusals:
+                received = not_taken(seen.refusals[name])
             else:
                 received = receive(db, images, UPath(folder / name))
             if received.document is not None:
@@ -116,7 +113,7 @@ def inbox(
             if received.reason:
                 troubles.append(received.reason)
             if not received.again:
-                after.seen[name] = after.waiting.pop(name)
+                seen.after.settle(name)
         register_partitions(db, context.instance)
         specs = specs_in_force(db, copy_search, encoder)
         specs |= text_specs_in_force(db, reading, text_encoder)
@@ -127,37 +124,62 @@ def inbox(
         context.log.warning(visible(trouble))
     if wanted:
         requests = requests_for(neighbours, name="inbox")
-        return dg.SensorResult(run_requests=requests, cursor=after.written())
-    context.update_cursor(after.written())
-    return dg.SkipReason(_nothing_new(len(now), troubles, refusals, folder))
+        return dg.SensorResult(run_requests=requests, cursor=seen.after.written())
+    context.update_cursor(seen.after.written())
+    return dg.SkipReason(nothing_new(seen, troubles))
 
 
-def _looked_at(folder: Path) -> tuple[dict[str, Stamp], dict[str, Refusal]]:
-    """Everything that is called PDF, with its stamp, and what of it is not taken in as it is."""
+@dataclass(frozen=True)
+class Seen:
+    """What a tick finds in a folder that is watched.
+
+    Attributes:
+        count: Files of the kind meant, those included that are not taken in.
+        fresh: Names of those that are new or have changed, and are not on their way in any more.
+        refusals: Of all, those that are not taken in as they are.
+        after: What this tick leaves for the next one.
+    """
+
+    count: int
+    fresh: list[str]
+    refusals: dict[str, Refused]
+    after: Memory
+
+
+def look(folder: Path, is_meant: Callable[[str], bool], cursor: str | None) -> Seen:
+    """What is new in a folder since the tick that left a cursor."""
+    before = Memory.read(cursor)
     now: dict[str, Stamp] = {}
-    refusals: dict[str, Refusal] = {}
-    for found in below(folder):
+    refusals: dict[str, Refused] = {}
+    for found in files_below(folder, is_meant):
         path = found.path if isinstance(found, Refusal) else found
         name = str(path.relative_to(folder))
         with contextlib.suppress(FileNotFoundError):  # taken away since
             facts = path.lstat()
             now[name] = [facts.st_size, facts.st_mtime, facts.st_ctime]
             if isinstance(found, Refusal):
-                refusals[name] = found
-    return now, refusals
+                refusals[name] = refused(found, folder)
+    fresh = [
+        name
+        for name, stamp in now.items()
+        if before.seen.get(name) != stamp and _is_settled(stamp, before.waiting.get(name))
+    ]
+    after = Memory(
+        {name: stamp for name, stamp in before.seen.items() if name in now},
+        {name: stamp for name, stamp in now.items() if before.seen.get(name) != stamp},
+    )
+    return Seen(len(now), fresh, refusals, after)
 
 
 def _is_settled(stamp: Stamp, last: Stamp | None) -> bool:
     return stamp == last or time.time() - stamp[1] >= SETTLED_S
 
 
-def _nothing_new(
-    count: int, troubles: Sequence[str], refusals: Mapping[str, Refusal], folder: Path
-) -> str:
+def nothing_new(seen: Seen, troubles: Sequence[str]) -> str:
     """Why a tick requests nothing, with what cannot be taken in, tick after tick."""
-    told = [*troubles, *(refused(refusal, folder).reason for refusal in refusals.values())]
+    told = [*troubles, *(refusal.reason for refusal in seen.refusals.values())]
     told = list(dict.fromkeys(visible(each) for each in told))
-    text = f"{count} files, nothing new among them"
+    text = f"{seen.count} files, nothing new among them"
     if told:
         text += f"; {len(told)} cannot be taken in as they are: " + "; ".join(told[:5])
     return text

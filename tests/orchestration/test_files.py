@@ -13,7 +13,7 @@ import pytest
 from upath import UPath
 
 from core.errors import InputError
-from orchestration.files import NotNowError, Refusal, below, read_blocks
+from orchestration.files import NotNowError, Refusal, files_below, is_pdf, read_blocks
 
 MOST = 1 << 24
 NOBODY = 65534
@@ -34,7 +34,7 @@ def found_in(folder: Path) -> dict[str, str]:
         str((each.path if isinstance(each, Refusal) else each).relative_to(folder)): (
             each.reason if isinstance(each, Refusal) else ""
         )
-        for each in below(folder)
+        for each in files_below(folder, is_pdf)
     }
 
 
@@ -83,8 +83,8 @@ def test_a_folder_that_may_not_be_read_is_told(public: Path) -> None:
     (closed / "paper.pdf").write_bytes(b"%PDF-")
     closed.chmod(0)
     said = _as_somebody_else(
-        "from pathlib import Path; from orchestration.files import below;"
-        f"print([each.reason for each in below(Path({str(public)!r}))])",
+        "from pathlib import Path; from orchestration.files import files_below, is_pdf;"
+        f"print([each.reason for each in files_below(Path({str(public)!r}), is_pdf)])",
     )
     closed.chmod(0o755)
     assert said == "['a folder that cannot be read: permission denied']"

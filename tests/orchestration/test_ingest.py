@@ -169,7 +169,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_in(
             yield block
 
     with monkeypatch.context() as patched:
-        patched.setattr("orchestration.ingest.read_blocks", writing)
+        patched.setattr("orchestration.files.read_blocks", writing)
         received = receive(db, images, UPath(path))
     assert received.document is None
     assert received.again
@@ -189,7 +189,7 @@ def test_a_full_disk_is_not_blamed_on_the_file(
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("orchestration.ingest._copy", full)
+    monkeypatch.setattr("orchestration.ingest.copy_of", full)
     with pytest.raises(OSError, match="No space left"):
         receive(db, images, UPath(tmp_path / "paper.pdf"))
     assert store.documents.everything(db) == []

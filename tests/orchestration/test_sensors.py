@@ -181,7 +181,7 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(
 
     with dg.DagsterInstance.ephemeral() as instance:
         with monkeypatch.context() as patched:
-            patched.setattr("orchestration.ingest.read_blocks", busy)
+            patched.setattr("orchestration.files.read_blocks", busy)
             first = evaluated(instance, postgres, tmp_path)
             assert "a.pdf: stale file handle" in first.skip_message
         second = evaluated(instance, postgres, tmp_path, first.cursor)
