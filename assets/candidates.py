@@ -23,7 +23,7 @@ from resources.memory import MemoryContract, memory_budget
 from resources.postgres import Postgres
 from resources.recall import Recalled, View, nearest_items
 from store.database import Db
-from store.detections import PendingDetection, StoredCandidate
+from store.detections import PendingDetection
 from store.template_embeddings import Among, QueryTooSlowError
 
 AT_A_TIME = 16
@@ -80,18 +80,14 @@ def candidates(
         views = iter(gallery.views_of(crops))
         with postgres.connect() as db:
             return [
-                _sought(db, table, next(views), item.among) if result is None else result
+                _sought(db, table, rows, next(views), item.among) if result is None else result
                 for item, result in zip(items, results, strict=True)
             ]
 
     def keep(db: Db, job: Job, item: PendingDetection, result: Recalled) -> Outcome:
-        found = [
-            StoredCandidate(hit.template_id, hit.item_id, hit.similarity, hit.turned)
-            for hit in result.hits
-        ]
-        store.detections.keep_candidates(db, item.unit, found)
+        store.detections.keep_candidates(db, item.unit, result.hits)
         status = Status.DEGRADED if result.loss else Status.OK
-        return Outcome(item.unit, item.batch_key, status, made=len(found), reason=result.loss)
+        return Outcome(item.unit, item.batch_key, status, made=len(result.hits), reason=result.loss)
 
     def describe(db: Db, job: Job) -> dict[str, Any]:
         return {"encoder": encoder_id, "templates": rows}
@@ -117,14 +113,15 @@ def candidates(
 def _sought(
     db: Db,
     table: str,
+    rows: int,
     views: Sequence[View],
     among: Among,
 ) -> Recalled | Refused:
     """The items nearest to a card; a search that brings none for want of items is no answer."""
-    if not store.template_embeddings.count(db, table):
+    if not rows:
         return InputError("the gallery holds no templates: add some with quire gallery add PATH")
     try:
-        found = nearest_items(db, table, views, among)
+        found = nearest_items(db, table, rows, views, among)
     except QueryTooSlowError as slow:
         return InputError(f"the gallery could not be searched: {slow}, and so did a cheaper one")
     if not found.hits:

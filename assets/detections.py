@@ -43,7 +43,7 @@ class Detected:
 
 def detections_spec(gallery: GalleryTools) -> str:
     """Spec id of detections under the settings in force."""
-    return SCANS.detections_id(gallery.find_detector().detector_id)
+    return SCANS.detections_id(gallery.detector_id)
 
 
 @dg.asset(
@@ -117,7 +117,7 @@ def detections(
         context,
         postgres,
         memory,
-        spec=SCANS.detections_id(detector.detector_id),
+        spec=detections_spec(gallery),
         recompute=config.recompute,
         pending=store.scans.pending_pictures,
         compute=each(detect),

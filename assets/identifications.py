@@ -11,13 +11,12 @@ import store.gallery_templates
 from assets.candidates import candidates, candidates_spec
 from assets.partitions import per_batches, scan_batches
 from assets.work import Recompute, complete_check, each, work_through
-from core.errors import InputError
+from core.errors import BudgetError, InputError
 from core.geometry import Image
 from core.identification import (
     Decision,
     Identification,
     IdentificationSpec,
-    Recalled,
     Template,
     identify,
 )
@@ -27,7 +26,7 @@ from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
 from resources.numbers import NUMBERS, NumberReader
 from resources.postgres import Postgres
-from resources.templates import as_template
+from resources.templates import as_recalled, as_template
 from store.database import Db
 from store.detections import PendingDetection, StoredIdentification
 
@@ -81,11 +80,20 @@ def identifications(
 
     def decide(item: PendingDetection) -> Identified:
         crop = images.read_image(item.crop_key)
+        unread: list[str] = []
+
+        def read(strip: Image) -> str:
+            try:
+                return numbers.read(strip)
+            except (InputError, BudgetError) as error:
+                unread.append(f"its number was not read: {error}")
+                return ""
+
+        is_large = item.width_px >= NUMBERS.least_px
         with postgres.connect() as db:
-            loss = store.detections.candidates_degraded(db, item.unit, sought)
-            read = numbers.read if item.width_px >= NUMBERS.least_px else None
-            found = decided(db, images, item.unit, crop, read)
-        return Identified(found, loss)
+            lost = store.detections.candidates_degraded(db, item.unit, sought)
+            found = decided(db, images, item.unit, crop, read if is_large else None)
+        return Identified(found, "; ".join(filter(None, [lost, *unread])))
 
     def keep(db: Db, job: Job, item: PendingDetection, result: Identified) -> Outcome:
         store.detections.keep_identification(db, item.unit, job.spec, as_stored(result))
@@ -121,13 +129,7 @@ def decided(
     read: Callable[[Image], str] | None = None,
 ) -> Identification:
     """Identify one detection among its stored candidates; ``read`` reads its number."""
-    known = store.detections.candidates(db, detection_id)
-    templates = store.gallery_templates.get(db, [each.template_id for each in known])
-    recalled = [
-        Recalled(as_template(images, templates[each.template_id]), each.similarity, each.turned)
-        for each in known
-        if each.template_id in templates
-    ]
+    recalled = as_recalled(images, db, store.detections.candidates(db, detection_id))
     if not recalled:
         raise InputError("its candidates have left the gallery; search anew with --recompute")
 

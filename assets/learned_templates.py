@@ -1,7 +1,7 @@
 """Learned templates: crops that people named, once enough agree and nothing gets worse."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,9 +30,10 @@ from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
 from resources.postgres import Postgres
 from resources.recall import View, nearest_items
-from resources.templates import as_template
+from resources.templates import as_recalled, as_template
 from store.corrections import LearnedTemplate
 from store.database import Db
+from store.gallery_templates import StoredTemplate
 
 IDENTIFICATION = IdentificationSpec()
 ITEM_MB = 120.0
@@ -50,7 +51,9 @@ class PendingLearning:
     """An item for which corrections propose crops, and what they propose.
 
     Attributes:
-        unit: The item and a hash of the proposals: other events are another unit.
+        unit: The item and a hash of the proposals and of its official templates: others are another
+            unit.
+        official: Templates that a crop is compared with.
     """
 
     unit: str
@@ -58,11 +61,31 @@ class PendingLearning:
     item_id: str
     proposed: tuple[Proposal, ...]
     crop_keys: dict[int, str]
+    official: tuple[StoredTemplate, ...]
+
+
+@dataclass(frozen=True)
+class _Aside:
+    """A card that was kept aside to measure with.
+
+    Attributes:
+        crop_key: The card.
+        item_id: What people say it is.
+        views: Its vectors, and whether it was turned for each.
+        recalled: What a search brings for it.
+        is_right: Whether it is identified as what it is.
+    """
+
+    crop_key: str
+    item_id: str
+    views: Sequence[View]
+    recalled: list[Recalled]
+    is_right: bool
 
 
 def learning_spec(gallery: GalleryTools) -> str:
     """Spec id of what is learned under the settings in force."""
-    return spec_id("learned_templates", 2, LEARNING, IDENTIFICATION, gallery.encoder_id)
+    return spec_id("learned_templates", 3, LEARNING, IDENTIFICATION, gallery.encoder_id)
 
 
 @dg.asset(
@@ -90,10 +113,23 @@ def learned_templates(
     official template of the item, and what is kept aside to measure with must be identified no
     worse than without it. Taking a correction back takes its template out again.
     """
+    known: list[list[_Aside]] = []
+
+    def aside(db: Db) -> list[_Aside]:
+        """Looked at once, and only where there is something to judge by it."""
+        if not known:
+            known.append(_kept_aside(db, images, gallery))
+        return known[0]
 
     def judge(item: PendingLearning) -> list[LearnedTemplate]:
+        judged: list[Proposal] = []
         with postgres.connect() as db:
-            judged = [_judged(db, images, gallery, item, each) for each in item.proposed]
+            for proposal in item.proposed:
+                refusal = ""
+                if proposal.state is State.ACTIVE:  # people's word first, then geometry and replay
+                    refusal = _harm(db, images, gallery, aside, item, proposal)
+                refused = replace(proposal, state=State.REFUSED, reason=refusal)
+                judged.append(refused if refusal else proposal)
         return [_as_learned(each) for each in capped(judged, LEARNING)]
 
     def keep(db: Db, job: Job, item: PendingLearning, result: list[LearnedTemplate]) -> Outcome:
@@ -157,25 +193,19 @@ def _pending(db: Db, job: Job, limit: int) -> list[PendingLearning]:
     for proposal in proposed:
         if batches.get(proposal.item_id) in job.batch_keys:
             of_item.setdefault(proposal.item_id, []).append(proposal)
+    official: dict[str, list[StoredTemplate]] = {}
+    for template in store.gallery_templates.of_items(db, sorted(of_item), official=True):
+        official.setdefault(template.item_id, []).append(template)
     found: list[PendingLearning] = []
     for item_id, some in sorted(of_item.items()):
-        digest = hashlib.sha256(repr(some).encode()).hexdigest()[:16]
+        own = tuple(official.get(item_id, ()))
+        seen = (some, [template.template_id for template in own])
+        digest = hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
         crop_keys = {each.correction_id: keys[each.correction_id] for each in some}
         unit = f"{item_id}@{digest}"
-        found.append(PendingLearning(unit, batches[item_id], item_id, tuple(some), crop_keys))
+        found.append(PendingLearning(unit, batches[item_id], item_id, tuple(some), crop_keys, own))
     todo = set(store.work.not_done(db, job, [item.unit for item in found]))
     return [item for item in found if item.unit in todo][:limit]
-
-
-def _judged(
-    db: Db, images: ImageStore, gallery: GalleryTools, item: PendingLearning, proposal: Proposal
-) -> Proposal:
-    """What becomes of a crop: people's word first, then geometry, then what is kept aside."""
-    if proposal.state is State.ACTIVE:
-        refusal = _harm(db, images, gallery, item, proposal)
-        if refusal:
-            return replace(proposal, state=State.REFUSED, reason=refusal)
-    return proposal
 
 
 def _as_learned(proposal: Proposal) -> LearnedTemplate:
@@ -189,58 +219,67 @@ def _as_learned(proposal: Proposal) -> LearnedTemplate:
 
 
 def _harm(
-    db: Db, images: ImageStore, gallery: GalleryTools, item: PendingLearning, proposal: Proposal
+    db: Db,
+    images: ImageStore,
+    gallery: GalleryTools,
+    aside: Callable[[Db], list[_Aside]],
+    item: PendingLearning,
+    proposal: Proposal,
 ) -> str:
     """Why a crop that people agree on must not become a template; empty where it may."""
     if store.detections.is_kept_aside(db, proposal.crop_sha256):
         return "the same picture is kept aside to measure with"
-    official = store.gallery_templates.of_items(db, [item.item_id], official=True)
-    if not official:
+    if not item.official:
         raise InputError(
             f"the item {item.item_id} has no template yet that a crop could be compared with"
         )
     crop = images.read_image(item.crop_keys[proposal.correction_id])
-    seen = [Recalled(as_template(images, each), 1.0) for each in official]
+    seen = [Recalled(as_template(images, each), 1.0) for each in item.official]
     inliers = identify(crop, seen, IDENTIFICATION).measures.get("inliers", 0.0)
     if inliers < LEARNING.least_inliers:
         return (
             f"its features do not match the item's template ({inliers:.0f} of at least "
             f"{LEARNING.least_inliers})"
         )
-    before, after, cards = _replayed(db, images, gallery, item.item_id, crop)
+    cards = aside(db)
+    (vector,) = gallery.embed([crop]) if cards else (None,)
+    before = sum(card.is_right for card in cards)
+    after = sum(_is_right_with(images, card, item.item_id, crop, vector) for card in cards)
     if after < before:
-        return f"with it {after} instead of {before} of {cards} cards kept aside would be right"
+        return f"with it {after} instead of {before} of {len(cards)} cards kept aside are right"
     return ""
 
 
-def _replayed(
-    db: Db, images: ImageStore, gallery: GalleryTools, item_id: str, crop: Image
-) -> tuple[int, int, int]:
-    """How many of the cards that were kept aside are right without a new template, and with it.
-
-    Only cards to which it comes near can change; the others count as they are.
-    """
+def _kept_aside(db: Db, images: ImageStore, gallery: GalleryTools) -> list[_Aside]:
+    """The cards that were kept aside and named, and how they are identified now."""
     table = store.template_embeddings.known_table(db, gallery.encoder_id)
     labels = store.corrections.labels(db)
-    if table is None or not labels:
-        return 0, 0, 0
-    (vector,) = gallery.embed([crop])
-    before = after = 0
+    if table is None:
+        return []
+    rows = store.template_embeddings.count(db, table)
+    cards: list[_Aside] = []
     for label in labels:
         card = images.read_image(label.crop_key)
         (views,) = gallery.views_of([card])
-        hits = nearest_items(db, table, views).hits
-        templates = store.gallery_templates.get(db, [hit.template_id for hit in hits])
-        recalled = [
-            Recalled(as_template(images, templates[hit.template_id]), hit.similarity, hit.turned)
-            for hit in hits
-            if hit.template_id in templates
-        ]
+        recalled = as_recalled(images, db, nearest_items(db, table, rows, views).hits)
         is_right = _is_right(card, recalled, label.item_id)
-        before += is_right
-        near = _with_new(recalled, item_id, crop, views, vector)
-        after += is_right if near is None else _is_right(card, near, label.item_id)
-    return before, after, len(labels)
+        cards.append(_Aside(label.crop_key, label.item_id, views, recalled, is_right))
+    return cards
+
+
+def _is_right_with(
+    images: ImageStore,
+    card: _Aside,
+    item_id: str,
+    crop: Image,
+    vector: NDArray[np.float32] | None,
+) -> bool:
+    """Whether a card is right with a new template: one that stays away from it changes nothing."""
+    assert vector is not None
+    near = _with_new(card.recalled, item_id, crop, card.views, vector)
+    if near is None:
+        return card.is_right
+    return _is_right(images.read_image(card.crop_key), near, card.item_id)
 
 
 def _is_right(card: Image, recalled: Sequence[Recalled], item_id: str) -> bool:

@@ -1,7 +1,6 @@
 """Scans: photographs, upright, and nothing of what a camera writes beside the pixels."""
 
 from dataclasses import replace
-from typing import Any
 
 import dagster as dg
 
@@ -85,13 +84,7 @@ def scans(
         except (InputError, FileNotFoundError):
             return 1.0
 
-    def describe(db: Db, job: Job) -> dict[str, Any]:
-        """The files go last: one deleted before the rows are committed could be missing."""
-        for key in store.scans.files_with_picture(db, job.batch_keys):
-            images.remove(key)
-        return {}
-
-    return work_through(
+    result = work_through(
         context,
         postgres,
         memory,
@@ -102,8 +95,12 @@ def scans(
         keep=keep,
         item_mb=megabytes,
         most=8,
-        describe=describe,
     )
+    # Only now: a file that went before its rows were committed might be missed.
+    with postgres.connect() as db:
+        for key in store.scans.files_with_picture(db, context.partition_keys):
+            images.remove(key)
+    return result
 
 
 def _source(images: ImageStore, item: PendingScan) -> str:

@@ -71,24 +71,43 @@ class GalleryTools(dg.ConfigurableResource):
         vectors = iter(self.embed([view for each in views for view, _ in each]) if crops else ())
         return [[(next(vectors), turned) for _, turned in each] for each in views]
 
+    @property
+    def detector_id(self) -> str:
+        """Id of the detector, told from its setting: nothing is loaded for it.
+
+        Raises:
+            EncoderError: The setting cannot be read.
+        """
+        if not self.detector:
+            return ContourDetector().detector_id
+        from resources.onnx_detector import ModelSpec, detector_id_of
+
+        _, pin = self._pinned()
+        return detector_id_of(pin, ModelSpec(), ContourDetector())
+
     def find_detector(self) -> Detector:
         """The detector.
 
         Raises:
             EncoderError: The setting cannot be read.
-            InputError: The model is not the one that was pinned, or is none.
+            DetectorError: The model is not the one that was pinned, or is none.
         """
         if not self.detector:
             return ContourDetector()
+        from resources.onnx_detector import OnnxDetector
+
+        path, pin = self._pinned()
+        return OnnxDetector(path, pin, cores=self.cores)
+
+    def _pinned(self) -> tuple[Path, str]:
+        """The model's file, and the hash that it must have."""
         path, _, pin = self.detector.partition("#sha256=")
         if len(pin) != hashlib.sha256().digest_size * 2:
             raise EncoderError(
                 f"QUIRE_DETECTOR is {self.detector!r}: write path/to/model.onnx#sha256= and its 64 "
                 "digits, so that no other model is ever loaded in its place"
             )
-        from resources.onnx_detector import OnnxDetector
-
-        return OnnxDetector(Path(path).expanduser(), pin, cores=self.cores)
+        return Path(path).expanduser(), pin
 
     def _image_encoder(self) -> Encoder:
         if self._encoder is None:

@@ -6,8 +6,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from core.errors import BudgetError, InputError
 from core.geometry import Image
+from core.reading import parse_tsv
 from resources.tesseract import Tesseract, TesseractError, open_tesseract
 
 
@@ -33,6 +33,9 @@ class NumberSpec:
 
 NUMBERS = NumberSpec()
 
+IN_PIXELS = np.eye(2, 3)
+"""Words are left where they are in the picture: only what they say matters here."""
+
 
 class NumberReader:
     """Reads strips, or nothing where tesseract is not installed: numbers only add to pixels."""
@@ -50,15 +53,14 @@ class NumberReader:
         return self._engine is not None
 
     def read(self, strip: Image) -> str:
-        """The words of a strip that are read with confidence; none where reading failed."""
+        """The words of a strip that are read with confidence.
+
+        Raises:
+            InputError: Tesseract took too long over it, or crashed.
+            BudgetError: It was ended for want of memory.
+        """
         if self._engine is None:
             return ""
         grey = np.asarray(cv2.cvtColor(strip, cv2.COLOR_RGB2GRAY), np.uint8)
-        try:
-            said = self._engine.read(grey, NUMBERS.dpi, one_block=True)
-        except (InputError, BudgetError):
-            return ""
-        rows = [line.split("\t") for line in said.splitlines()[1:]]
-        return " ".join(
-            row[11] for row in rows if len(row) > 11 and float(row[10]) >= NUMBERS.least_confidence
-        )
+        said = parse_tsv(self._engine.read(grey, NUMBERS.dpi, one_block=True), IN_PIXELS)
+        return " ".join(word.text for word in said if word.confidence >= NUMBERS.least_confidence)

@@ -45,6 +45,11 @@ class ModelSpec:
     """Most detections of a scan, best first."""
 
 
+def detector_id_of(sha256: str, spec: ModelSpec, refine: ContourDetector) -> str:
+    """Names a model file, how it is asked, and what seeks corners in its boxes."""
+    return spec_id("onnx-detector", 1, sha256.lower(), spec, refine.detector_id)
+
+
 class OnnxDetector:
     """A user's model behind the protocol of ``core.detection.Detector``.
 
@@ -103,9 +108,8 @@ class OnnxDetector:
 
     @property
     def detector_id(self) -> str:
-        """Names the file, how it is asked, and what seeks corners in its boxes."""
-        corners = "model" if self._layout == "quads" else self._refine.detector_id
-        return spec_id("onnx-detector", 1, self.sha256, self.spec, corners)
+        """See ``detector_id_of``."""
+        return detector_id_of(self.sha256, self.spec, self._refine)
 
     def detect(self, image: Image) -> list[Detection]:
         """The cards of a scan.

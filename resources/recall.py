@@ -26,6 +26,7 @@ class Recalled:
 def nearest_items(
     db: Db,
     table: str,
+    rows: int,
     views: Sequence[View],
     among: Among = EVERYTHING,
 ) -> Recalled:
@@ -34,13 +35,13 @@ def nearest_items(
     Args:
         db: A connection.
         table: Vectors of the encoder.
+        rows: How many they are.
         views: Vectors of the card: whole and without its rim, both ways up.
         among: Which items are sought.
 
     Raises:
         QueryTooSlowError: The cheaper search took too long, too.
     """
-    rows = store.template_embeddings.count(db, table)
 
     def near(cheap: bool) -> list[Hit]:
         found: list[Hit] = []

@@ -1,10 +1,13 @@
 """Templates as identification takes them: pixels in the image store, read when they are needed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import store.gallery_templates
 from core.geometry import Image
-from core.identification import Template
+from core.identification import Recalled, Template
+from core.recall import Hit
 from resources.image_files import ImageFiles
+from store.database import Db
 from store.gallery_templates import StoredTemplate
 
 
@@ -19,6 +22,16 @@ def as_template(images: ImageFiles, stored: StoredTemplate) -> Template:
         language=stored.language,
         name=stored.name,
     )
+
+
+def as_recalled(images: ImageFiles, db: Db, hits: Sequence[Hit]) -> list[Recalled]:
+    """What a search brought as identification takes it; templates that are gone are left out."""
+    templates = store.gallery_templates.get(db, [hit.template_id for hit in hits])
+    return [
+        Recalled(as_template(images, templates[hit.template_id]), hit.similarity, hit.turned)
+        for hit in hits
+        if hit.template_id in templates
+    ]
 
 
 def _reader(images: ImageFiles, key: str) -> Callable[[], Image]:

@@ -10,6 +10,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from core.recall import Hit
 from core.work import Job
 from store.template_embeddings import Among
 
@@ -56,16 +57,6 @@ class PendingDetection:
     def among(self) -> Among:
         """Which items are sought."""
         return Among(tuple(self.sets), tuple(self.languages))
-
-
-@dataclass(frozen=True)
-class StoredCandidate:
-    """A template that may be what a detection shows."""
-
-    template_id: str
-    item_id: str
-    similarity: float
-    turned: bool
 
 
 @dataclass(frozen=True)
@@ -179,9 +170,7 @@ def pending(
         ).fetchall()
 
 
-def keep_candidates(
-    db: Connection, detection_id: str, candidates: Sequence[StoredCandidate]
-) -> None:
+def keep_candidates(db: Connection, detection_id: str, candidates: Sequence[Hit]) -> None:
     """Store what was sought for a detection, best first, in place of what was there.
 
     What was identified among the earlier ones is to be done anew.
@@ -221,9 +210,9 @@ def forget_stale(db: Connection, job: Job) -> None:
     )
 
 
-def candidates(db: Connection, detection_id: str) -> list[StoredCandidate]:
+def candidates(db: Connection, detection_id: str) -> list[Hit]:
     """What was sought for a detection, best first."""
-    with db.cursor(row_factory=class_row(StoredCandidate)) as cursor:
+    with db.cursor(row_factory=class_row(Hit)) as cursor:
         return cursor.execute(
             """
             SELECT template_id, item_id, similarity, turned FROM candidates

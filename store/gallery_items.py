@@ -246,16 +246,6 @@ def contents(db: Connection) -> Contents:
     return row
 
 
-def has_image(db: Connection, image_sha256: str) -> bool:
-    """Whether a picture with this content is a reference picture of any item."""
-    row = db.execute(
-        "SELECT EXISTS (SELECT FROM gallery_images WHERE image_sha256 = %(hash)s)",
-        {"hash": image_sha256},
-    ).fetchone()
-    assert row is not None
-    return row[0]
-
-
 def troubles(db: Connection, batch_keys: Sequence[str], limit: int = 1000) -> list[str]:
     """What did not end well in some batches of the gallery, each reason once."""
     rows = db.execute(

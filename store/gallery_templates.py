@@ -44,22 +44,14 @@ class PendingTemplateVector:
 
 
 def pending(db: Connection, job: Job, limit: int) -> list[PendingTemplate]:
-    """Reference pictures of the job's batches without a template, in order.
-
-    Of the thousands in a run all are looked at for each batch of work: in one join, and not by
-    asking ``is_done`` of each.
-    """
+    """Reference pictures of the job's batches without a template, in order."""
     with db.cursor(row_factory=class_row(PendingTemplate)) as cursor:
         return cursor.execute(
             """
             SELECT template_id AS unit, batch_key, item_id, g.name, file_key
             FROM gallery_images AS g JOIN gallery_items USING (item_id)
             WHERE batch_key = ANY(%(keys)s) AND file_key <> ''
-              AND NOT EXISTS (
-                SELECT FROM work AS w
-                WHERE w.asset = %(asset)s AND w.unit = g.template_id AND w.spec = %(spec)s
-                  AND NOT (w.status = 'failed' AND w.budget_mb IS NOT NULL
-                           AND w.budget_mb < %(budget_mb)s))
+              AND NOT is_done(%(asset)s, template_id, %(spec)s, %(budget_mb)s)
             ORDER BY item_id, template_id LIMIT %(limit)s
             """,
             _of(job, limit),
@@ -72,14 +64,10 @@ def pending_vectors(db: Connection, job: Job, limit: int) -> list[PendingTemplat
         return cursor.execute(
             """
             SELECT template_id AS unit, batch_key, item_id, image_key
-            FROM gallery_templates AS t JOIN gallery_images USING (template_id)
+            FROM gallery_templates JOIN gallery_images USING (template_id)
             JOIN gallery_items USING (item_id)
             WHERE batch_key = ANY(%(keys)s)
-              AND NOT EXISTS (
-                SELECT FROM work AS w
-                WHERE w.asset = %(asset)s AND w.unit = t.template_id AND w.spec = %(spec)s
-                  AND NOT (w.status = 'failed' AND w.budget_mb IS NOT NULL
-                           AND w.budget_mb < %(budget_mb)s))
+              AND NOT is_done(%(asset)s, template_id, %(spec)s, %(budget_mb)s)
             ORDER BY item_id, template_id LIMIT %(limit)s
             """,
             _of(job, limit),

@@ -34,15 +34,28 @@ def stages(db: Connection, batch_keys: Sequence[str]) -> list[Stage]:
                        (SELECT count(*)::int FROM panels
                         WHERE batch_key = ANY(%(keys)s) AND NOT drawing) AS panels,
                        (SELECT count(DISTINCT (panel_a, panel_b))::int FROM candidate_pairs
-                        WHERE batch_key = ANY(%(keys)s)) AS pairs
+                        WHERE batch_key = ANY(%(keys)s)) AS pairs,
+                       (SELECT count(*)::int FROM gallery_items
+                        WHERE batch_key = ANY(%(keys)s)) AS items,
+                       (SELECT count(*)::int FROM gallery_images JOIN gallery_items USING (item_id)
+                        WHERE batch_key = ANY(%(keys)s) AND file_key <> '') AS images,
+                       (SELECT count(*)::int FROM scans
+                        WHERE batch_key = ANY(%(keys)s)) AS scans,
+                       (SELECT count(*)::int FROM detections JOIN scans USING (scan_id)
+                        WHERE batch_key = ANY(%(keys)s)) AS detections
             )
             SELECT stage.asset, coalesce(done.units, 0) AS done,
                    CASE stage.unit WHEN 'page' THEN known.pages WHEN 'panel' THEN known.panels
-                        ELSE known.pairs END AS known
+                        WHEN 'pair' THEN known.pairs WHEN 'item' THEN known.items
+                        WHEN 'image' THEN known.images WHEN 'scan' THEN known.scans
+                        ELSE known.detections END AS known
             FROM (VALUES (1, 'pages', 'page'), (2, 'panels', 'page'),
                          (3, 'panel_features', 'panel'), (4, 'candidate_pairs', 'panel'),
                          (5, 'verified_pairs', 'pair'), (6, 'ocr_pages', 'page'),
-                         (7, 'chunks', 'page'), (8, 'chunk_embeddings', 'page'))
+                         (7, 'chunks', 'page'), (8, 'chunk_embeddings', 'page'),
+                         (9, 'gallery_templates', 'image'), (10, 'template_embeddings', 'image'),
+                         (11, 'confusion_pairs', 'item'), (12, 'detections', 'scan'),
+                         (13, 'candidates', 'detection'), (14, 'identifications', 'detection'))
                   AS stage (place, asset, unit)
             CROSS JOIN known LEFT JOIN done USING (asset)
             ORDER BY stage.place

@@ -22,6 +22,7 @@ import store.gallery_templates
 import store.template_embeddings
 import store.work
 from core.batches import runs_of_neighbours
+from core.errors import InputError
 from core.geometry import Image
 from core.identification import Decision
 from core.learning import State
@@ -36,7 +37,7 @@ from orchestration.requests import range_tags
 from resources.gallery_tools import GalleryTools
 from resources.images import ImageStore
 from resources.postgres import Postgres
-from samples.cards import Card, catalogue, photograph, unseen_reprint
+from samples.cards import Card, catalogue, draw, photograph, unseen_reprint
 from store.detections import Found
 from store.template_embeddings import QueryTooSlowError
 from tests.assets.conftest import Roomy, metadata
@@ -181,7 +182,7 @@ def test_a_binder_page_is_identified_and_a_second_run_does_nothing(
         for name in again:
             assert all(each["items"] == 0 for each in metadata(rerun, name))
     assert named(table.found(scan_id)) == named(found)
-    assert db.execute("SELECT count(*) FROM confusion_pairs").fetchone() != (0,)
+    assert db.execute("SELECT count(*) FROM look_alikes").fetchone() != (0,)
 
 
 def test_filters_leave_only_items_of_the_set_and_other_ones_have_it_sought_anew(
@@ -354,8 +355,8 @@ def test_what_is_kept_aside_never_teaches_and_vetoes_what_would_harm_it(
     before = named(table.found(aside))
     table.identify()
     assert named(table.found(aside)) == before == [card.card_id for card in cards[:3]]
-    if learned.state == State.REFUSED:
-        assert "cards kept aside would be right" in learned.reason
+    assert learned.state == State.REFUSED
+    assert "of 3 cards kept aside are right" in learned.reason
 
 
 def test_a_photograph_of_nothing_and_one_that_is_none_are_answers(
@@ -466,8 +467,9 @@ def test_a_reprint_that_no_gallery_holds_is_not_accepted(
 
 
 def test_numbers_are_read_where_the_photograph_shows_them(
-    table: Table, tmp_path: Path, shot: Callable[..., Path], db: psycopg.Connection
-) -> None:
+    table: Table, tmp_path: Path, shot: Callable[..., Path], db: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     cards = catalogue()
     table.add(SAMPLES)
     table.build()
@@ -490,3 +492,27 @@ def test_numbers_are_read_where_the_photograph_shows_them(
     assert read[ids[0]] == [None, None]
     assert 1.0 in read[ids[1]]
     assert set(read[ids[1]]) <= {1.0, None}  # a number that is hard to read is not counted
+
+    def lost(*_: object) -> str:
+        raise InputError("tesseract took longer than 5 s")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("resources.numbers.NumberReader.read", lost)
+        result = table.identify(recompute=True)
+    (small_one, large_one) = (table.found(scan_id) for scan_id in ids)
+    assert [each.degraded for each in small_one] == ["", ""]
+    reason = "its number was not read: tesseract took longer than 5 s"
+    assert {each.degraded for each in large_one} == {reason}
+    assert failed(result, "identifications") == [reason]
+
+
+def test_of_a_reference_file_with_several_pictures_it_is_said_that_one_is_used(
+    table: Table, tmp_path: Path
+) -> None:
+    from PIL import Image as Pictures
+
+    first, second = (Pictures.fromarray(draw(card)) for card in catalogue()[:2])
+    first.save(tmp_path / "two.tif", save_all=True, append_images=[second])
+    table.add(tmp_path)
+    (reason,) = failed(table.build(), "gallery_templates")
+    assert reason.startswith("two.tif: only the first of its")

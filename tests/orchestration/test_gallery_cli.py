@@ -130,4 +130,4 @@ def test_that_nothing_was_found_is_said_only_of_what_was_looked_at(
     troubles: list[str], failed: str, said: str
 ) -> None:
     scan = Scan("0" * 64, "a.jpg", 1, "scans/a")
-    assert why_nothing(Results([scan], {}, {}, troubles, [], failed), scan) == said
+    assert why_nothing(Results([scan], {}, {}, troubles, failed), scan) == said

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from core.detection import Detector, DetectorError
+from core.encoders import EncoderError
 from resources.checkpoints import file_sha256
+from resources.gallery_tools import GalleryTools
 from resources.onnx_detector import OnnxDetector
 
 SIDE = 320
@@ -163,3 +165,14 @@ def test_the_id_tells_files_apart(tmp_path: Path) -> None:
     other = opened(model(tmp_path / "other", np.ones((1, 9), np.float32)))
     assert one.detector_id != other.detector_id
     assert one.detector_id.startswith("onnx-detector-1-")
+
+
+def test_a_deployment_knows_the_id_of_its_detector_without_loading_it(tmp_path: Path) -> None:
+    path = model(tmp_path, np.zeros((1, 9), np.float32))
+    tools = GalleryTools(detector=f"{path}#sha256={file_sha256(path)}")
+    assert tools.detector_id == tools.find_detector().detector_id
+    path.unlink()
+    assert tools.detector_id == GalleryTools(detector=tools.detector).detector_id
+    assert GalleryTools().detector_id == GalleryTools().find_detector().detector_id
+    with pytest.raises(EncoderError, match="so that no other model is ever loaded"):
+        _ = GalleryTools(detector=str(path)).detector_id

@@ -83,16 +83,16 @@ def timeout(db: psycopg.Connection) -> object:
 
 def test_a_card_is_found_as_it_lies_and_upside_down(db: psycopg.Connection, table: str) -> None:
     vectors = unit(60)
-    upright = nearest_items(db, table, views(vectors[10], -vectors[10]))
+    upright = nearest_items(db, table, 60, views(vectors[10], -vectors[10]))
     assert (upright.hits[0].item_id, upright.hits[0].turned, upright.loss) == ("i5", False, "")
-    turned = nearest_items(db, table, views(-vectors[10], vectors[10]))
+    turned = nearest_items(db, table, 60, views(-vectors[10], vectors[10]))
     assert (turned.hits[0].item_id, turned.hits[0].turned) == ("i5", True)
     assert len({hit.item_id for hit in upright.hits}) == len(upright.hits) == 30
 
 
 def test_only_what_is_allowed_is_brought(db: psycopg.Connection, table: str) -> None:
     vectors = unit(60)
-    found = nearest_items(db, table, views(vectors[10], vectors[20]), Among(sets=("jungle",)))
+    found = nearest_items(db, table, 60, views(vectors[10], vectors[20]), Among(sets=("jungle",)))
     assert {int(hit.item_id[1:]) % 2 for hit in found.hits} == {0}
     assert len(found.hits) == 15
 
@@ -103,7 +103,7 @@ def test_where_a_search_takes_too_long_a_cheaper_one_answers_and_that_is_said(
 ) -> None:
     before = timeout(db)
     vectors = unit(60)
-    found = nearest_items(db, table, views(vectors[10], -vectors[10]))
+    found = nearest_items(db, table, 60, views(vectors[10], -vectors[10]))
     assert found.hits[0].item_id == "i5"
     assert found.loss == (
         "searching the gallery took longer than 0.25 s; a cheaper search brought the nearest "
@@ -120,8 +120,8 @@ def test_where_both_take_too_long_there_is_no_answer_rather_than_a_wrong_one(
     before = timeout(db)
     vectors = unit(60)
     with pytest.raises(QueryTooSlowError, match=r"longer than 0\.25 s"):
-        nearest_items(db, table, views(vectors[10], -vectors[10]))
-    refused = _sought(db, table, views(vectors[10], -vectors[10]), EVERYTHING)
+        nearest_items(db, table, 60, views(vectors[10], -vectors[10]))
+    refused = _sought(db, table, 60, views(vectors[10], -vectors[10]), EVERYTHING)
     assert isinstance(refused, InputError)
     assert str(refused).startswith("the gallery could not be searched: a search took longer")
     assert timeout(db) == before
@@ -138,16 +138,16 @@ def test_a_gallery_beyond_what_is_compared_whole_is_searched_by_its_index(
 
     monkeypatch.setattr(store.template_embeddings, "nearest_exact", never)
     vectors = unit(60)
-    assert nearest_items(db, table, views(vectors[10], -vectors[10])).hits[0].item_id == "i5"
+    assert nearest_items(db, table, 60, views(vectors[10], -vectors[10])).hits[0].item_id == "i5"
 
 
 def test_what_cannot_be_sought_is_no_answer_either(db: psycopg.Connection, table: str) -> None:
     vectors = unit(60)
-    known = _sought(db, table, views(vectors[0], vectors[1]), EVERYTHING)
+    known = _sought(db, table, 60, views(vectors[0], vectors[1]), EVERYTHING)
     assert isinstance(known, Recalled)
     among = Among(sets=("' OR '1'='1' --",), languages=("ja",))
-    refused = _sought(db, table, views(vectors[0], vectors[1]), among)
+    refused = _sought(db, table, 60, views(vectors[0], vectors[1]), among)
     assert str(refused) == ("no item of the gallery is of set ' OR '1'='1' -- and of language ja")
     db.execute("DELETE FROM gallery_items")
-    empty = _sought(db, table, views(vectors[0], vectors[1]), EVERYTHING)
+    empty = _sought(db, table, 0, views(vectors[0], vectors[1]), EVERYTHING)
     assert "the gallery holds no templates" in str(empty)

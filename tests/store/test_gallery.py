@@ -18,16 +18,18 @@ import store.detections
 import store.gallery_items
 import store.gallery_quality
 import store.gallery_templates
+import store.progress
 import store.scans
 import store.template_embeddings
 import store.work
 from core.gallery import GalleryItem, ReceivedImage
 from core.learning import State, proposals
+from core.recall import Hit
 from core.work import Job, Outcome, Status
 from resources.embedded_postgres import EmbeddedPostgres
 from resources.postgres import Postgres
 from store.corrections import Label, NewCorrection
-from store.detections import StoredCandidate, StoredDetection, StoredIdentification
+from store.detections import StoredDetection, StoredIdentification
 from store.scans import Scan
 from store.template_embeddings import (
     EVERYTHING,
@@ -367,7 +369,8 @@ def test_a_learned_picture_that_a_manifest_names_is_official(db: psycopg.Connect
     store.gallery_items.add(db, "g-1", [GalleryItem("a")], [learned])
     store.gallery_items.add(db, "g-1", [GalleryItem("a")], [replace(learned, correction_id=None)])
     store.gallery_items.forget_learned(db, learned.template_id)
-    assert store.gallery_items.has_image(db, learned.image_sha256)
+    rows = db.execute("SELECT image_sha256, correction_id FROM gallery_images").fetchall()
+    assert rows == [(learned.image_sha256, None)]
 
 
 # Scans
@@ -395,7 +398,7 @@ def add_scan(db: psycopg.Connection, scan: Scan = SCAN, detections: int = 1) -> 
     store.detections.replace(db, scan.scan_id, "spec", found)
     ids = [each.detection_id for each in found]
     for each in ids:
-        store.detections.keep_candidates(db, each, [StoredCandidate("t", "lotus", 0.9, False)])
+        store.detections.keep_candidates(db, each, [Hit("t", "lotus", 0.9, False)])
         identified(db, each)
     done(db, "scans", scan.batch_key, scan.scan_id)
     done(db, "detections", scan.batch_key, scan.scan_id)
@@ -577,7 +580,8 @@ def test_taking_back_keeps_the_event_and_adds_one(db: psycopg.Connection) -> Non
     assert (said.correction_id, said.verdict, said.item_id) == (first, "is", "lotus")
     assert (back.correction_id, back.verdict, back.revokes) == (second, "revoke", first)
     assert (back.crop_sha256, back.item_id) == (said.crop_sha256, None)
-    assert store.corrections.latest(db) == second
+    assert store.corrections.since(db, 0) == [first, second]
+    assert store.corrections.since(db, first) == [second]
     (proposal,) = proposals([each.event for each in (said, back)])
     assert proposal.state is State.REVOKED
 
@@ -657,8 +661,10 @@ def test_an_event_that_says_nothing_clear_is_refused(
 # Confusion
 
 
-def test_pairs_are_made_anew_and_corrections_counted_anew(db: psycopg.Connection) -> None:
-    add_items(db, [GalleryItem(name) for name in ("a", "B", "c")])
+def test_pairs_are_read_from_both_sides_and_corrections_counted_anew(
+    db: psycopg.Connection,
+) -> None:
+    add_items(db, [GalleryItem(name) for name in ("a", "B", "c", "d")])
     add_scan(db)
     (found,) = store.detections.found(db, [SCAN.scan_id])
     store.confusion_pairs.replace(db, "a", "e", [("B", 0.9), ("c", 0.8), ("gone", 0.99)])
@@ -666,17 +672,17 @@ def test_pairs_are_made_anew_and_corrections_counted_anew(db: psycopg.Connection
     number = store.corrections.add(db, wrong)
     store.corrections.add(db, wrong)  # says it again
     store.corrections.add(db, replace(wrong, user_name="ben", item_id="a", predicted_item="B"))
-    for _ in range(2):
-        store.confusion_pairs.count_corrections(db)
-        worst, *_ = store.confusion_pairs.worst(db, None, 9)
-        assert ({worst.item_a, worst.item_b}, worst.corrections) == ({"a", "B"}, 2)
+    worst, *_ = store.confusion_pairs.worst(db, None, 9)
+    assert ({worst.item_a, worst.item_b}, worst.corrections) == ({"a", "B"}, 2)
     store.corrections.revoke(db, number, "ann", False, "")
     store.corrections.revoke(db, number + 1, "ann", False, "")
-    store.confusion_pairs.count_corrections(db)
     assert [pair.corrections for pair in store.confusion_pairs.worst(db, ["g-1"], 9)] == [1, 0]
     assert store.confusion_pairs.worst(db, ["g-2"], 9) == []
-    store.confusion_pairs.replace(db, "B", "e", [])
-    assert [pair.item_b for pair in store.confusion_pairs.worst(db, None, 9)] == ["c"]
+    store.confusion_pairs.replace(db, "c", "e", [])  # "a" still looks like it
+    assert len(store.confusion_pairs.worst(db, None, 9)) == 2
+    store.confusion_pairs.replace(db, "a", "e", [])
+    (only,) = store.confusion_pairs.worst(db, None, 9)
+    assert ({only.item_a, only.item_b}, only.corrections, only.similarity) == ({"a", "B"}, 1, 0)
 
 
 # Days
@@ -763,5 +769,18 @@ def test_what_strangers_write_is_text(db: psycopg.Connection, text: str) -> None
     assert store.detections.get(db, text) == []
     assert not store.scans.is_kept_aside(db, text)
     assert not store.detections.is_kept_aside(db, text)
-    assert not store.gallery_items.has_image(db, text)
     assert len(store.corrections.everything(db)) == 1
+
+
+# Progress
+
+
+def test_how_far_a_gallery_and_photographs_have_come_is_told(db: psycopg.Connection) -> None:
+    add_items(db, [GalleryItem("a"), GalleryItem("b")], views=2)
+    add_scan(db, detections=3)
+    done(db, "gallery_templates", "g-1", "some")
+    told = {s.asset: (s.done, s.known) for s in store.progress.stages(db, ["g-1", SCAN.batch_key])}
+    assert told["gallery_templates"] == (1, 4)
+    assert told["confusion_pairs"] == (0, 2)
+    assert told["detections"] == (1, 1)
+    assert told["identifications"][1] == 3
