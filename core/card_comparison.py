@@ -10,6 +10,7 @@ whatever the scan allows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,22 @@ class Aligned:
 
     colour: Colour
     seen: Mask
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A template as a photograph would show it: blurred and lit like it.
+
+    Attributes:
+        colour: Its pixels.
+    """
+
+    colour: Colour
+
+    @cached_property
+    def detail(self) -> Plane:
+        """Squared gradient: where the least shift leaves most."""
+        return _gradient(self.colour)
 
 
 def same_artwork(first: Plane, second: Plane, side_px: int = 9) -> float:
@@ -174,13 +191,12 @@ def same_tone(template: Colour, reference: Colour) -> Colour:
     one = np.ones((1, 3), np.float32)
     slopes, offsets = np.vstack([one, slopes]), np.vstack([0 * one, offsets])
     worth = np.minimum(np.sqrt(_gradient(y)), 12.0).reshape(-1)[::3] + 1.0
-    left, right = x.reshape(-1, 3)[::3], y.reshape(-1, 3)[::3]
-    best, most = 0, -1.0
-    for place, (slope, offset) in enumerate(zip(slopes, offsets, strict=True)):
-        off = np.abs(left * slope + offset - right)
-        votes = float(worth[(off[:, 0] < 8) & (off[:, 1] < 8) & (off[:, 2] < 8)].sum())
-        if votes > most:
-            best, most = place, votes
+    agree = np.ones((len(slopes), len(worth)), bool)
+    for channel in range(3):
+        left, right = (side[..., channel].reshape(-1)[::3] for side in (x, y))
+        lines = slopes[:, channel, None] * left + offsets[:, channel, None]
+        agree &= np.abs(lines - right) < 8
+    best = int((agree @ worth).argmax())
     return template * slopes[best] + offsets[best]
 
 
@@ -196,19 +212,26 @@ def differing(templates: Sequence[Colour], spec: ComparisonSpec) -> Mask:
     return apart > spec.differ
 
 
-def blurred_like(template: Colour, card: Colour, where: Mask, spec: ComparisonSpec) -> Colour:
-    """A template as blurred, or as sharp, as a photograph of the same card.
+def blurred_like(
+    templates: Sequence[Colour], card: Colour, where: Mask, spec: ComparisonSpec
+) -> list[Colour]:
+    """Templates as blurred, or as sharp, as a photograph of the same card.
 
     The kernel is the one that leaves least between the two: it holds the lens, the motion of the
     hand, the JPEG of either side, and what is left of a shift.
 
     Args:
-        template: What the card should look like.
+        templates: What the card may look like.
         card: What it looks like, in the same frame.
         where: Pixels that may be expected to agree.
         spec: Size of the kernel.
     """
-    known, seen = (_detail(_grey(picture)) for picture in (template, card))
+    seen = _detail(_grey(card))
+    return [_blurred(template, seen, where, spec) for template in templates]
+
+
+def _blurred(template: Colour, seen: Plane, where: Mask, spec: ComparisonSpec) -> Colour:
+    known = _detail(_grey(template))
     half = spec.kernel_px // 2
     strength = cv2.GaussianBlur(known * known, (0, 0), 2.0)
     strength[~where] = 0
@@ -315,21 +338,41 @@ def largest(colour: Colour) -> Plane:
     return np.asarray(cv2.max(cv2.max(red, green), blue))
 
 
+@cache
+def _spreading(count: int, sigma: float) -> Plane:
+    """What a Gaussian does to a row of so many pixels, as a matrix.
+
+    Where it is wide and the row short, many rows are multiplied by it faster than filtered.
+    """
+    kernel = cv2.getGaussianKernel(round(sigma * 8 + 1) | 1, sigma, cv2.CV_32F)
+    one = np.ones((1, 1), np.float32)
+    return np.asarray(cv2.sepFilter2D(np.eye(count, dtype=np.float32), -1, one, kernel))
+
+
+def for_colours(weight: Plane) -> Colour:
+    """A weight per pixel for each of its channels: numpy is slow where it has to repeat one."""
+    return np.asarray(cv2.merge([weight] * 3))
+
+
 def _light(card: Colour, template: Colour, weight: Plane, spec: ComparisonSpec) -> Light:
     height, width = weight.shape
     step = 5 * width / FRAME_PX[0]
     size = (round(width / step), round(height / step))
-    sigma = spec.light_px / 5
+    along_x, along_y = (_spreading(side, spec.light_px / 5) for side in size)
+    weights = for_colours(weight)
 
-    def spread(values: Colour) -> Colour:
-        small = cv2.resize(values * weight[..., None], size, interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.GaussianBlur(small, (0, 0), sigma))
+    def spread(values: NDArray[np.float32]) -> Colour:
+        small = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+        down = along_y @ np.asarray(small).reshape(size[1], -1)
+        return np.matmul(along_x, down.reshape(size[1], size[0], -1))
 
-    count = cv2.GaussianBlur(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), (0, 0), sigma)[
-        ..., None
-    ]
+    count = spread(weight)
     total = max(float(count.mean()), 1e-6)
-    sums = [spread(values) for values in (card, template, card * template, template * template)]
+    weighted = template * weights
+    sums = [
+        spread(values)
+        for values in (card * weights, weighted, card * weighted, template * weighted)
+    ]
     means = [values.mean(axis=(0, 1)) / total for values in sums]
     spare = 0.02  # where nothing is seen, the light of the whole card counts
     seen, known, both, square = (
@@ -368,22 +411,23 @@ class Expected:
 
 
 def compare(
-    aligned: Aligned, shown: Colour, trusted: Mask, spec: ComparisonSpec
+    aligned: Aligned, shown: Shown, trusted: Mask, spec: ComparisonSpec
 ) -> tuple[Windows, Expected]:
     """Agreement of a card with one template in windows all over the card.
 
     Args:
         aligned: The card, in the template's frame.
-        shown: The template as it would be seen: blurred and lit as the photograph.
+        shown: The template as it would be seen.
         trusted: Where the photograph ought to look like the template if it is that artwork at all;
             what is typical is learned there.
         spec: Size of the windows.
     """
     step, size = spec.step_px, (FRAME_PX[0] // spec.step_px, FRAME_PX[1] // spec.step_px)
     seen = aligned.seen.astype(np.float32)
+    seen_colours = for_colours(seen)
 
     def total(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        masked = values * (seen if values.ndim == 2 else seen[..., None])
+        masked = values * (seen if values.ndim == 2 else seen_colours)
         small = cv2.resize(masked, size, interpolation=cv2.INTER_AREA)
         return np.asarray(cv2.blur(small, (spec.window, spec.window)))
 
@@ -393,14 +437,18 @@ def compare(
         means = total(values) / (share if values.ndim == 2 else share[..., None])
         return means.astype(np.float32, copy=False)
 
-    card = aligned.colour
-    difference = (card - shown) * seen[..., None]
+    card, known = aligned.colour, shown.colour
+    difference = (card - known) * seen_colours
     difference -= cv2.GaussianBlur(difference, (0, 0), spec.print_px)
-    detail, error = mean(_gradient(shown)), mean(average(difference * difference))
-    mean_a, mean_b = mean(card), mean(shown)
-    variance_a = np.maximum(mean(card * card) - mean_a**2, 0).sum(axis=2)
-    variance_b = np.maximum(mean(shown * shown) - mean_b**2, 0).sum(axis=2)
-    covariance = (mean(card * shown) - mean_a * mean_b).sum(axis=2)
+    detail, error = mean(shown.detail), mean(average(difference * difference))
+    mean_a, mean_b = mean(card), mean(known)
+
+    def together(values: Colour, product: Colour) -> Plane:  # over the channels
+        return 3 * mean(average(values)) - product.sum(axis=2)
+
+    variance_a = np.maximum(together(card * card, mean_a**2), 0)
+    variance_b = np.maximum(together(known * known, mean_b**2), 0)
+    covariance = together(card * known, mean_a * mean_b)
     agree = covariance / np.sqrt(np.maximum(variance_a * variance_b, 1.0))
     covered = share > 0.6
     usual = covered & (
@@ -443,7 +491,7 @@ def _expected(error: Plane, detail: Plane, usual: Mask) -> Expected:
 
 
 def hidden(
-    aligned: Aligned, shown: Sequence[Colour], expected: Expected, spec: ComparisonSpec
+    aligned: Aligned, shown: Sequence[Shown], expected: Expected, spec: ComparisonSpec
 ) -> Mask:
     """Where a card shows what no candidate has, over more than a symbol and a number take.
 
@@ -452,7 +500,7 @@ def hidden(
 
     Args:
         aligned: The card.
-        shown: The candidates in its frame, blurred and lit as it is.
+        shown: The candidates in its frame.
         expected: What the right one leaves.
         spec: How much is how large.
     """
@@ -465,8 +513,8 @@ def hidden(
     share = np.maximum(small(seen), np.float32(0.01))
     excess = np.full(size[::-1], np.inf, np.float32)
     for picture in shown:
-        error = small(average((aligned.colour - picture) ** 2) * seen) / share
-        usual = expected.at(cv2.blur(small(_gradient(picture)), (3, 3)))
+        error = small(average((aligned.colour - picture.colour) ** 2) * seen) / share
+        usual = expected.at(cv2.blur(small(picture.detail), (3, 3)))
         excess = np.minimum(excess, np.log((error + 0.3) / (usual + 0.3)))
     odd = ((excess > spec.odd) & (share > 0.5)).astype(np.uint8)
     odd = cv2.morphologyEx(odd, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
@@ -481,7 +529,7 @@ def hidden(
     return np.asarray(large) > 0
 
 
-def strip_seen(aligned: Aligned, shown: Colour, spec: ComparisonSpec) -> float:
+def strip_seen(aligned: Aligned, shown: Shown, spec: ComparisonSpec) -> float:
     """Share of what is printed on the strip that can be seen, 0 to 1, in the half that shows less.
 
     Args:
@@ -492,7 +540,7 @@ def strip_seen(aligned: Aligned, shown: Colour, spec: ComparisonSpec) -> float:
     edge = spec.edge_px
     rows = slice(round(FRAME_PX[1] * (1 - spec.strip_height)), FRAME_PX[1] - 2 * edge)
     middle = FRAME_PX[0] // 2
-    printed = np.maximum(np.sqrt(_gradient(shown)) - 2.0, 0.0)
+    printed = np.maximum(np.sqrt(shown.detail) - 2.0, 0.0)
     shares: list[float] = []
     for columns in (slice(2 * edge, middle), slice(middle, FRAME_PX[0] - 2 * edge)):
         ink = printed[rows, columns]
@@ -502,7 +550,7 @@ def strip_seen(aligned: Aligned, shown: Colour, spec: ComparisonSpec) -> float:
 
 
 def versus(
-    aligned: Aligned, first: Colour, second: Colour, expected: Expected, spec: ComparisonSpec
+    aligned: Aligned, first: Shown, second: Shown, expected: Expected, spec: ComparisonSpec
 ) -> tuple[float, float]:
     """Which of two look-alikes a card is, judged only where the two differ.
 
@@ -511,7 +559,7 @@ def versus(
 
     Args:
         aligned: The card.
-        first: A look-alike in the card's frame, as blurred and lit as the card.
+        first: A look-alike in the card's frame.
         second: Another one.
         expected: What the right one leaves.
         spec: What counts as a difference.
@@ -521,15 +569,16 @@ def versus(
         lies between the two, 1 at the first, -1 at the second, within -2 and 2. Both change sign
         when the two are exchanged, and are 0 where the two do not differ.
     """
-    apart = cv2.GaussianBlur(largest(first - second), (0, 0), 1.0)
+    apart = cv2.GaussianBlur(largest(first.colour - second.colour), (0, 0), 1.0)
     where = np.flatnonzero((aligned.seen & (apart > 0.5 * spec.differ)).reshape(-1))
     if len(where) == 0:
         return 0.0, 0.0
     card, one, other = (
         np.take(picture.reshape(-1, 1, 3), where, axis=0)
-        for picture in (aligned.colour, first, second)
+        for picture in (aligned.colour, first.colour, second.colour)
     )
-    detail = np.take((_gradient(first) + _gradient(second)).reshape(-1), where) * np.float32(0.5)
+    details = [np.take(picture.detail.reshape(-1), where) for picture in (first, second)]
+    detail = (details[0] + details[1]) * np.float32(0.5)
     scale = expected.at(detail) + spec.light_error**2
     misfits = [average((card - pixels) ** 2)[:, 0] / scale for pixels in (one, other)]
     gain = float((misfits[1] - misfits[0]).sum(dtype=np.float64)) / 2

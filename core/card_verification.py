@@ -176,34 +176,37 @@ def find_fit(card: CardFeatures, template: CardFeatures, spec: GeometrySpec) -> 
     if len(card.places) < 2 or len(template.places) < 2:
         return None
     similarity = card.descriptors @ template.descriptors.T
-    apart = _gaps(template.places, template.places) > spec.same_place_px
+    alone = ~_within(template.places, template.places, spec.same_place_px)
     around = np.array(FRAME_PX, np.float64) - 1.0
     best: Fit | None = None
     for turned in (False, True):
         places = around - card.places if turned else card.places
-        rows, columns = _matches(similarity, _gaps(places, template.places), apart, spec)
+        near = _within(places, template.places, spec.search_px)
+        rows, columns = _matches(similarity, near, alone, spec)
         fit = _project(places[rows], template.places[columns], spec, turned=turned)
         if fit is not None and (best is None or fit.inliers > best.inliers):
             best = fit
     return best
 
 
-def _gaps(a: Places, b: Places) -> NDArray[np.float64]:
-    return np.abs((a @ (1, 1j))[:, None] - (b @ (1, 1j))[None, :])
+def _within(a: Places, b: Places, px: float) -> NDArray[np.bool_]:
+    """Which of some places are nearer to which others than so many pixels."""
+    across, down = (a[:, None, axis] - b[None, :, axis] for axis in (0, 1))
+    return across * across + down * down < px * px
 
 
 def _matches(
     similarity: NDArray[np.float32],
-    gaps: NDArray[np.float64],
-    apart: NDArray[np.bool_],
+    within: NDArray[np.bool_],
+    alone: NDArray[np.bool_],
     spec: GeometrySpec,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Features that are each other's nearest near the expected place, with no equal elsewhere."""
-    near = np.where(gaps < spec.search_px, similarity, np.float32(-1.0))
+    near = np.where(within, similarity, np.float32(-1.0))
     rows = np.arange(len(near))
     best = near.argmax(axis=1)
     value = near[rows, best]
-    other = np.where(apart[best], near, np.float32(-1.0)).max(axis=1)
+    other = np.where(alone[best], near, np.float32(-1.0)).max(axis=1)
     mutual = near.argmax(axis=0)[best] == rows
     clear = (1.0 - value) < spec.ratio**2 * (1.0 - other)
     kept = np.flatnonzero(mutual & clear & (value > 0))

@@ -7,6 +7,7 @@ binder page, the grid says where the missing ones are.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -21,8 +22,8 @@ from core.detection_borders import (
 )
 from core.detection_choice import choose, common_plane, overlap
 from core.detection_lattice import empty_places
-from core.detection_plane import Plane, Quads, fit_plane
-from core.detection_poses import EdgeMaps, corner_poses, distinct_poses, find_segments
+from core.detection_plane import FOLLOWING, Plane, Quads, fit_plane
+from core.detection_poses import EdgeMaps, Segments, corner_poses, distinct_poses, find_segments
 from core.detection_quads import free_quads, short_side_first
 from core.detection_sides import Lab, Sides, measure_sides, moved_sides, settle
 from core.detection_spec import DEFAULT_SPEC, DetectionSpec
@@ -111,11 +112,28 @@ class _Picture:
         lab: At working size, slightly smoothed.
         coarse: At the size of hypotheses.
         step: Pixels of ``lab`` per pixel of ``coarse``.
+        spec: What an edge is.
     """
 
     lab: Lab
     coarse: Lab
     step: float
+    spec: DetectionSpec
+
+    @cached_property
+    def segments(self) -> Segments:
+        """Straight pieces of edge, in pixels of ``lab``, longest first."""
+        return (find_segments(self.coarse) + 0.5) * self.step - 0.5
+
+    @cached_property
+    def edges(self) -> EdgeMaps:
+        """Where ``coarse`` has edges."""
+        return EdgeMaps(self.coarse, self.spec)
+
+    @cached_property
+    def smooth(self) -> Lab:
+        """``coarse`` without its grain."""
+        return np.asarray(cv2.GaussianBlur(self.coarse, (0, 0), 2.0), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -174,7 +192,7 @@ def _prepared(image: Image, spec: DetectionSpec) -> _Picture:
     lab = cv2.cvtColor(_at_most(image, spec.working_px), cv2.COLOR_RGB2LAB)
     coarse = _at_most(lab, spec.coarse_px)
     step = max(lab.shape[:2]) / max(coarse.shape[:2])
-    return _Picture(cv2.GaussianBlur(lab, (0, 0), 0.8), coarse, step)
+    return _Picture(cv2.GaussianBlur(lab, (0, 0), 0.8), coarse, step, spec)
 
 
 def _at_most(image: Image, longer_px: int) -> Image:
@@ -311,10 +329,8 @@ def _proposed(
     picture: _Picture, plane: Plane, agreed: Quads, spec: DetectionSpec
 ) -> tuple[Quads, tuple[str, ...]]:
     """Hypotheses worth a closer look: quads that agree, and corners with edges to go with them."""
-    segments = (find_segments(picture.coarse) + 0.5) * picture.step - 0.5
-    poses, complaints = corner_poses(segments, plane, spec)
-    maps = EdgeMaps(picture.coarse, spec)
-    sides = maps.support((plane.quads(poses) + 0.5) / picture.step - 0.5)
+    poses, complaints = corner_poses(picture.segments, plane, spec)
+    sides = picture.edges.support((plane.quads(poses) + 0.5) / picture.step - 0.5)
     ordered = np.sort(sides, axis=1)
     # Hidden sides count little: a corner of a card below shows two.
     score = ordered[:, 2] + ordered[:, 3] + 0.7 * ordered[:, 1] + 0.5 * ordered[:, 0]
@@ -372,7 +388,7 @@ def _texture(picture: _Picture, quads: Quads) -> NDArray[np.float64]:
     height, width = picture.coarse.shape[:2]
     spots = np.rint((places + 0.5) / picture.step - 0.5).astype(np.int32)
     x, y = np.clip(spots[..., 0], 0, width - 1), np.clip(spots[..., 1], 0, height - 1)
-    colours = cv2.GaussianBlur(picture.coarse, (0, 0), 2.0)[y, x].astype(np.float32)
+    colours = picture.smooth[y, x].astype(np.float32)
     return colours.std(axis=(1, 2)).max(axis=-1).astype(np.float64)
 
 
@@ -419,9 +435,9 @@ def rectify(image: Image, quad: Quad, width_px: int = 300, height_px: int = 420)
     corners = np.asarray(quad, np.float64)
     if corners.shape != (4, 2) or not np.isfinite(corners).all():
         raise ValueError(f"expected four corners, got {corners.tolist()}")
-    sides = np.hypot(*(np.roll(corners, -1, axis=0) - corners).T)
+    sides = np.hypot(*(corners[FOLLOWING] - corners).T)
     if sides[0] + sides[2] > sides[1] + sides[3]:
-        corners, sides = np.roll(corners, -1, axis=0), np.roll(sides, -1)
+        corners, sides = corners[FOLLOWING], sides[FOLLOWING]
     if abs(float(cv2.contourArea(corners.astype(np.float32)))) < 1.0:
         raise ValueError(f"the corners {corners.tolist()} enclose nothing")
     low = np.floor(np.maximum(corners.min(axis=0) - 2, 0)).astype(int)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.detection_choice import overlap
-from core.detection_plane import Plane, Quads
+from core.detection_plane import FOLLOWING, Plane, Quads
 from core.detection_sides import Lab, colours_across, edges_across, measure_sides, moved_sides
 from core.detection_spec import DetectionSpec
 
@@ -117,7 +117,7 @@ def framed_cards(quads: Quads, plane: Plane, border: float) -> Quads:
 
 def _extents(quads: Quads) -> NDArray[np.float64]:
     """Mean width and mean height, shape (n, 2)."""
-    sides = np.roll(quads, -1, axis=1) - quads
+    sides = quads[:, FOLLOWING] - quads
     length = np.hypot(sides[..., 0], sides[..., 1])
     return np.stack([length[:, [0, 2]].mean(axis=1), length[:, [1, 3]].mean(axis=1)], axis=1)
 

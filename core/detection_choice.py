@@ -181,8 +181,10 @@ def choose(
     supports: list[float] = []
     visibles: list[float] = []
     covered = np.zeros(sides.inside.shape, np.bool_)
+    whole = _support(sides.along, sides.inside)
     while len(left) and len(chosen) < spec.max_cards:
-        score = _readings(sides.along[left], sides.inside[left], covered[left]) * worth[left]
+        below = _support(sides.along[left], sides.inside[left] & ~covered[left])
+        score = np.maximum(whole[left], below) * worth[left]
         best = int(score.argmax())
         if score[best] < spec.min_support:
             break
@@ -200,15 +202,6 @@ def choose(
         cover.add(quad)
         covered[left] = cover.at(sides.places[left])
     return Choice(np.array(chosen, np.intp), supports, visibles)
-
-
-def _readings(
-    along: NDArray[np.float32], inside: NDArray[np.bool_], covered: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """The better of two readings of each outline, shape (n,)."""
-    whole = _support(along, inside)
-    below = _support(along, inside & ~covered)
-    return np.maximum(whole, below)
 
 
 def _support(along: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -19,6 +19,9 @@ Quads = NDArray[np.float64]
 Poses = NDArray[np.float64]
 """Shape (n, 3): centre in card widths, and the direction of the first side in radians."""
 
+FOLLOWING, PRECEDING = np.array([1, 2, 3, 0]), np.array([3, 0, 1, 2])
+"""For each corner or side of a quad the next, and the one before."""
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -87,22 +90,23 @@ def fit_plane(
     normal = (quads - centre) / unit
     target = _target(spec.card_aspect)
     prior = np.array([1e3, spec.tilt_prior, spec.tilt_prior, spec.tilt_prior, spec.tilt_prior])
+    pull = np.sqrt(weights)[:, None]
 
-    def residuals(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        flat = _project(_matrix(numbers), normal)
+    def residuals(tries: NDArray[np.float64]) -> NDArray[np.float64]:
+        flat = np.array([_project(_matrix(numbers), normal) for numbers in tries])
         off = (_log_lengths(flat) - target) / 0.01
         # Beyond 3 % a quad is probably no card of this size: it pulls no harder than that.
-        size = np.sqrt((off**2).mean(axis=1, keepdims=True))
-        off = off * np.sqrt(3.0 / np.maximum(size, 3.0)) * np.sqrt(weights)[:, None]
-        return np.concatenate([off.ravel(), numbers / prior])
+        size = np.sqrt((off**2).mean(axis=2, keepdims=True))
+        off = off * np.sqrt(3.0 / np.maximum(size, 3.0)) * pull
+        return np.concatenate([off.reshape(len(tries), -1), tries / prior], axis=1)
 
     numbers = np.zeros(5)
     numbers[0] = -(_log_lengths(normal) - target).mean(axis=1)[np.argmax(weights)]
-    steps = np.eye(5) * 1e-4
+    steps = np.vstack([np.zeros(5), np.eye(5) * 1e-4])
     for _ in range(7):
-        now = residuals(numbers)
-        slopes = np.stack([(residuals(numbers + step) - now) / 1e-4 for step in steps], axis=1)
-        change = np.linalg.lstsq(slopes, -now, rcond=None)[0]
+        tried = residuals(numbers + steps)
+        slopes = np.stack([(each - tried[0]) / 1e-4 for each in tried[1:]], axis=1)
+        change = np.asarray(np.linalg.lstsq(slopes, -tried[0], rcond=None)[0], np.float64)
         numbers = numbers + np.clip(change, -0.3, 0.3)
         numbers[3:] = np.clip(numbers[3:], -0.55, 0.55)
         if np.abs(change).max() < 1e-4:
@@ -133,10 +137,10 @@ def _project(matrix: NDArray[np.float64], points: Points) -> Points:
 
 
 def _log_lengths(quads: Quads) -> NDArray[np.float64]:
-    """Logarithms of the four sides and the two diagonals, shape (n, 6)."""
-    sides = np.roll(quads, -1, axis=1) - quads
-    diagonals = quads[:, 2:] - quads[:, :2]
-    both = np.concatenate([sides, diagonals], axis=1)
+    """Logarithms of the four sides and the two diagonals, shape (..., 6)."""
+    sides = quads[..., FOLLOWING, :] - quads
+    diagonals = quads[..., 2:, :] - quads[..., :2, :]
+    both = np.concatenate([sides, diagonals], axis=-2)
     return np.log(np.maximum(np.hypot(both[..., 0], both[..., 1]), 1e-9))
 
 

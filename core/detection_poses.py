@@ -7,7 +7,7 @@ and one lying. So two visible sides are enough to find a card, whatever hides th
 import numpy as np
 from numpy.typing import NDArray
 
-from core.detection_plane import Plane, Poses, Quads
+from core.detection_plane import FOLLOWING, Plane, Poses, Quads
 from core.detection_spec import DetectionSpec
 from core.opencv import cv2
 
@@ -53,7 +53,7 @@ class EdgeMaps:
         height, width = self.edges.shape
         t = np.linspace(0.06, 0.94, _PROBES, dtype=np.float32)
         corners = quads.astype(np.float32)
-        sides = np.roll(corners, -1, axis=1) - corners
+        sides = corners[:, FOLLOWING] - corners
         angle = np.arctan2(sides[..., 1], sides[..., 0]) / np.pi * _BINS
         bins = np.floor(angle).astype(np.int32) % _BINS
         x = np.rint(corners[:, :, None, 0] + sides[:, :, None, 0] * t).astype(np.int32)

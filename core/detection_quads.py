@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from core.detection_plane import Points, Quads
+from core.detection_plane import FOLLOWING, PRECEDING, Points, Quads
 from core.detection_spec import DetectionSpec
 from core.opencv import cv2
 
@@ -115,7 +115,7 @@ def _fitted(hull: NDArray[np.int32], corners: Points) -> Points | None:
     corners = clockwise(corners)
     dense = _dense(np.asarray(hull, np.float64).reshape(-1, 2))
     lines: list[NDArray[np.float64]] = []
-    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+    for start, end in zip(corners, corners[FOLLOWING], strict=True):
         side = end - start
         length = float(np.hypot(*side))
         if length < 8:
@@ -129,7 +129,8 @@ def _fitted(hull: NDArray[np.int32], corners: Points) -> Points | None:
             cv2.fitLine(near.astype(np.float32), cv2.DIST_HUBER, 0, 0.01, 0.01).ravel().tolist()
         )
         lines.append(np.array([-vy, vx, vy * px - vx * py]))
-    return crossings(np.array(lines))
+    corners, crossed = crossings(np.array(lines)[None])
+    return corners[0] if crossed[0] else None
 
 
 def _dense(hull: Points) -> Points:
@@ -142,12 +143,22 @@ def _dense(hull: Points) -> Points:
     return hull[which] + (following - hull)[which] * step[:, None]
 
 
-def crossings(lines: NDArray[np.float64]) -> Points | None:
-    """Corners between successive lines (a, b, c), shape (4, 3); None where two are parallel."""
-    points = np.cross(np.roll(lines, 1, axis=0), lines)
-    if np.abs(points[:, 2]).min() < 1e-6:
-        return None
-    return points[:, :2] / points[:, 2:]
+def crossings(lines: NDArray[np.float64]) -> tuple[Points, NDArray[np.bool_]]:
+    """Corners between successive sides.
+
+    Args:
+        lines: Of n quads, as numbers of ``ax + by + c = 0``, shape (n, 4, 3).
+
+    Returns:
+        The corners, shape (n, 4, 2), and for which quads they count, shape (n,): those of which no
+        two successive sides are parallel.
+    """
+    a, b, c = np.moveaxis(lines, 2, 0)
+    p, q, r = (numbers[:, PRECEDING] for numbers in (a, b, c))
+    third = p * b - q * a
+    crossed = np.abs(third).min(axis=1) >= 1e-6
+    third[~crossed] = 1.0
+    return np.stack([(q * c - r * b) / third, (r * a - p * c) / third], axis=-1), crossed
 
 
 def _card_like(quad: Points, filled: float, spec: DetectionSpec) -> bool:
@@ -155,7 +166,7 @@ def _card_like(quad: Points, filled: float, spec: DetectionSpec) -> bool:
     area = float(cv2.contourArea(quad.astype(np.float32)))
     if not 0.9 < filled / max(area, 1.0) < 1.06 or not cv2.isContourConvex(quad.astype(np.float32)):
         return False
-    sides = np.hypot(*(np.roll(quad, -1, axis=0) - quad).T)
+    sides = np.hypot(*(quad[FOLLOWING] - quad).T)
     first, second = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
     ratio = min(first, second) / max(first, second)
     even = min(sides[0] / sides[2], sides[2] / sides[0], sides[1] / sides[3], sides[3] / sides[1])
@@ -175,9 +186,9 @@ def short_side_first(quad: Points) -> Points:
     on its side, the one to the right, as if it had been turned clockwise.
     """
     quad = clockwise(quad)
-    sides = np.hypot(*(np.roll(quad, -1, axis=0) - quad).T)
+    sides = np.hypot(*(quad[FOLLOWING] - quad).T)
     if sides[0] + sides[2] > sides[1] + sides[3]:
-        quad = np.roll(quad, -1, axis=0)
+        quad = quad[FOLLOWING]
     across = quad[1] - quad[0] + quad[2] - quad[3]
     angle = float(np.degrees(np.arctan2(across[1], across[0])))
-    return quad if -80.0 < angle <= 100.0 else np.roll(quad, -2, axis=0)
+    return quad if -80.0 < angle <= 100.0 else quad[[2, 3, 0, 1]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.detection_plane import Points, Quads
+from core.detection_plane import FOLLOWING, Points, Quads
 from core.detection_quads import crossings
 from core.detection_spec import DetectionSpec
 from core.opencv import cv2
@@ -151,12 +151,21 @@ def _steps(
     for sign in (-1, 1):
         spots = np.rint(places[..., None, :] + sign * away).astype(np.int32)
         x, y = np.clip(spots[..., 0], 0, width_px - 1), np.clip(spots[..., 1], 0, height - 1)
-        ordered = np.sort(lab[y, x], axis=3)
-        colours.append(ordered[..., ordered.shape[3] // 2, :].astype(np.float32))
+        colours.append(_median_of_five(lab[y, x]).astype(np.float32))
     step = colours[1] - colours[0]
     smooth = step.copy()
     smooth[:, :, 1:-1] = (step[:, :, :-2] + step[:, :, 1:-1] + step[:, :, 2:]) / 3
     return np.sqrt((smooth**2).sum(axis=-1))
+
+
+def _median_of_five(values: Lab) -> Lab:
+    """The median over the last axis but one, which has a length of 5."""
+    a, b, c, d, e = np.moveaxis(values, -2, 0)
+    low, high = (
+        np.maximum(np.minimum(a, b), np.minimum(c, d)),
+        np.minimum(np.maximum(a, b), np.maximum(c, d)),
+    )
+    return np.maximum(np.minimum(low, high), np.minimum(e, np.maximum(low, high)))
 
 
 def _together(profile: Support) -> NDArray[np.intp]:
@@ -260,7 +269,7 @@ def moved_sides(quads: Quads, ends: NDArray[np.float64]) -> Quads:
         quads: Shape (n, 4, 2).
         ends: Pixels at the first and the second end of each side, shape (n, 4, 2).
     """
-    following = np.roll(quads, -1, axis=1)
+    following = quads[:, FOLLOWING]
     sides = following - quads
     length = np.maximum(np.hypot(sides[..., 0], sides[..., 1]), 1e-6)
     outward = np.stack([sides[..., 1], -sides[..., 0]], -1) / length[..., None]
@@ -269,12 +278,8 @@ def moved_sides(quads: Quads, ends: NDArray[np.float64]) -> Quads:
     way = end - start
     lines = np.stack([-way[..., 1], way[..., 0], np.zeros_like(way[..., 0])], -1)
     lines[..., 2] = -(lines[..., 0] * start[..., 0] + lines[..., 1] * start[..., 1])
-    result = quads.copy()
-    for index, four in enumerate(lines):
-        corners = crossings(four)
-        if corners is not None:
-            result[index] = corners
-    return result
+    corners, crossed = crossings(lines)
+    return np.where(crossed[:, None, None], corners, quads)
 
 
 @dataclass(frozen=True)
@@ -378,7 +383,7 @@ def colours_across(lab: Lab, quads: Quads, outsets: NDArray[np.float64]) -> NDAr
 
 def _along(quads: Quads) -> tuple[Points, Points, NDArray[np.float64]]:
     """Places along the sides, (n, 4, points, 2), the outward normals, (n, 4, 2), the widths."""
-    sides = np.roll(quads, -1, axis=1) - quads
+    sides = quads[:, FOLLOWING] - quads
     length = np.maximum(np.hypot(sides[..., 0], sides[..., 1]), 1e-6)
     outward = np.stack([sides[..., 1], -sides[..., 0]], -1) / length[..., None]
     t = np.linspace(_ENDS, 1 - _ENDS, POINTS)

@@ -1,9 +1,9 @@
 """Templates as identification takes them: pixels in the image store, read when they are needed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import store.gallery_templates
-from core.geometry import Image
 from core.identification import Recalled, Template
 from core.recall import Hit
 from resources.image_files import ImageFiles
@@ -16,7 +16,8 @@ def as_template(images: ImageFiles, stored: StoredTemplate) -> Template:
     return Template(
         item_id=stored.item_id,
         template_id=stored.template_id,
-        load=_reader(images, stored.image_key),
+        load=partial(images.read_image, stored.image_key),
+        load_small=partial(images.read_quarter, stored.image_key),
         set_code=stored.set_code,
         number=stored.number,
         language=stored.language,
@@ -32,7 +33,3 @@ def as_recalled(images: ImageFiles, db: Db, hits: Sequence[Hit]) -> list[Recalle
         for hit in hits
         if hit.template_id in templates
     ]
-
-
-def _reader(images: ImageFiles, key: str) -> Callable[[], Image]:
-    return lambda: images.read_image(key)
