@@ -267,10 +267,8 @@ def receive_scan(
     """Take in one photograph: copy and hash it, and look at its header.
 
     One that is no picture is a scan all the same, with the reason, so that it is in the result.
-    Filters that are None stay as they are: a folder that is watched does not undo what was asked.
-
-    Raises:
-        InputError: It is to be kept aside, and a template was made of it.
+    One that is to be kept aside, and of which a template was made, is refused. Filters that are
+    None stay as they are: a folder that is watched does not undo what was asked.
     """
     name = legible(path.name)
     with tempfile.NamedTemporaryFile() as copy:
@@ -281,10 +279,11 @@ def receive_scan(
             return ReceivedScan(name, None, reason=f"{name}: {error}", again=again)
         copy.flush()
         if evaluation and store.scans.has_taught(db, digest):
-            raise InputError(
+            taught = (
                 f"{name}: a template was learned from this photograph; revoke its corrections "
                 "before it is kept aside to measure with"
             )
+            return ReceivedScan(name, None, reason=taught)
         reason, ending = "", "bin"
         try:
             ending = FORMATS[read_header(Path(copy.name)).format]

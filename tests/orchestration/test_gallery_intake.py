@@ -362,8 +362,9 @@ def test_a_photograph_that_taught_a_template_cannot_be_kept_aside(
     cards(folder, 1)
     manifest(folder, {"id": "a", "image": "0.png"})
     take_in(db, images, folder)
-    with pytest.raises(InputError, match=r"0\.png: a template was learned from this photograph"):
-        receive_scan(db, images, UPath(folder / "0.png"), evaluation=True)
+    refused = receive_scan(db, images, UPath(folder / "0.png"), evaluation=True)
+    assert refused.scan is None
+    assert refused.reason.startswith("0.png: a template was learned from this photograph; revoke")
     assert receive_scan(db, images, UPath(folder / "0.png")).scan is not None
 
 
@@ -382,8 +383,7 @@ def test_a_photograph_whose_crop_was_learned_cannot_be_kept_aside_until_that_is_
     number = add_correction(db, "dddd", item_id="c0", user="ann", curator=True)
     learned = ReceivedImage("c0", "c" * 64, "correction", "crops/d.jpg", correction_id=number)
     store.gallery_items.add_images(db, [learned])
-    with pytest.raises(InputError, match="revoke its corrections"):
-        receive_scan(db, images, UPath(shot), evaluation=True)
+    assert "revoke its corrections" in receive_scan(db, images, UPath(shot), evaluation=True).reason
     store.gallery_items.forget_learned(db, learned.template_id)
     received = receive_scan(db, images, UPath(shot), evaluation=True)
     assert received.scan is not None
