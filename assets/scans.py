@@ -1,6 +1,7 @@
 """Scans: photographs, upright, and nothing of what a camera writes beside the pixels."""
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 import dagster as dg
 
@@ -13,14 +14,23 @@ from core.text import legible
 from core.work import Job, Outcome, Status
 from resources.images import ImageStore
 from resources.memory import MemoryContract, memory_budget
-from resources.photographs import Photograph, jpeg_of, read_header, read_photograph
+from resources.photographs import Header, Photograph, jpeg_of, read_header, read_photograph
 from resources.postgres import Postgres
+from resources.process_tree import tree_mb
 from store.database import Db
 from store.scans import PendingScan
 
 BUDGET_MB = 500
 BASE_MB = 150
 """What the op holds before its first photograph."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """An upright picture, and whether memory sufficed for all of it."""
+
+    picture: Photograph
+    whole: bool
 
 
 @dg.asset(
@@ -44,17 +54,26 @@ def scans(
 
     Once the picture is there the file as received is deleted, since phones write place, time and
     owner into it; what is made anew is made of the picture. A file that cannot be decoded stays,
-    with the reason.
+    with the reason; so does a JPEG that was reduced because there is no memory for all of it.
     """
+    budget_mb = memory.granted_mb(context)
+    room_mb = budget_mb - tree_mb()
 
-    def make(item: PendingScan) -> Photograph:
+    def most_px(item: PendingScan, header: Header) -> int:
+        if not images.exists(item.file_key):  # the picture itself is not made worse
+            return SCANS.most_px
+        return header.most_px_within(room_mb, most_px=SCANS.most_px, least_px=SCANS.least_px)
+
+    def make(item: PendingScan) -> Made:
         name = legible(item.name)
         if item.reason:
             raise InputError(item.reason)
         try:
             with images.local(_source(images, item)) as path:
+                header = read_header(path)
+                side_px = most_px(item, header)
                 picture = read_photograph(
-                    path, most_px=SCANS.most_px, most_megapixels=SCANS.most_megapixels
+                    path, most_px=side_px, most_megapixels=SCANS.most_megapixels
                 )
         except FileNotFoundError as error:
             raise InputError(f"{name}: its stored copy is missing; add it again") from error
@@ -62,16 +81,26 @@ def scans(
             raise InputError(f"{name}: {error}") from error
         if not images.exists(item.file_key):
             picture = replace(picture, scale=picture.scale * item.scale, loss=item.loss)
+        whole = side_px == SCANS.most_px
+        if not whole:
+            height, width = picture.image.shape[:2]
+            needed = math.ceil((tree_mb() + header.megabytes(SCANS.most_px)) / 50) * 50
+            reduced = (
+                f"reduced to {width} x {height} px, for all of it takes about {needed} MB instead "
+                f"of {budget_mb}; with more memory, identify it again with --recompute"
+            )
+            picture = replace(picture, loss="; ".join(filter(None, [picture.loss, reduced])))
         images.write_bytes(item.picture_key, jpeg_of(picture.image, SCANS.jpeg_quality))
-        return picture
+        return Made(picture, whole)
 
-    def keep(db: Db, job: Job, item: PendingScan, result: Photograph) -> Outcome:
-        height, width = result.image.shape[:2]
-        size_px = (width, height)
+    def keep(db: Db, job: Job, item: PendingScan, result: Made) -> Outcome:
+        picture = result.picture
+        height, width = picture.image.shape[:2]
         store.scans.keep_picture(
-            db, item.unit, job.spec, item.picture_key, size_px, result.scale, result.loss
-        )
-        loss = f"{legible(item.name)}: {result.loss}" if result.loss else ""
+            db, item.unit, job.spec, item.picture_key, (width, height), picture.scale, picture.loss,
+            whole=result.whole,
+        )  # fmt: skip
+        loss = f"{legible(item.name)}: {picture.loss}" if picture.loss else ""
         status = Status.DEGRADED if loss else Status.OK
         return Outcome(item.unit, item.batch_key, status, made=1, reason=loss)
 
@@ -80,7 +109,8 @@ def scans(
             return 1.0
         try:
             with images.local(_source(images, item)) as path:
-                return min(read_header(path).megabytes, BUDGET_MB - BASE_MB)
+                header = read_header(path)
+                return min(header.megabytes(most_px(item, header)), BUDGET_MB - BASE_MB)
         except (InputError, FileNotFoundError):
             return 1.0
 

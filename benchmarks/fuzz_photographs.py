@@ -75,7 +75,7 @@ def read(path: Path, budget_mb: int) -> Reading:
     claimed_mb, started = 0.0, time.process_time()
     with MemoryContract().watch(budget_mb, "scans") as watch:
         try:
-            claimed_mb = read_header(path).megabytes
+            claimed_mb = read_header(path).megabytes(SCANS.most_px)
             found = read_photograph(
                 path, most_px=SCANS.most_px, most_megapixels=SCANS.most_megapixels
             )

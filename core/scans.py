@@ -12,6 +12,8 @@ class ScanSpec:
     Attributes:
         most_px: Longest side that is kept: a card of a 3 x 3 page is then 700 px wide, more than
             identification compares.
+        least_px: Longest side to which a JPEG is reduced where there is no memory for more: about
+            what detection works at; a card of a 3 x 3 page is then 350 px wide.
         most_megapixels: Most that is decoded; phones take up to 50.
         max_file_bytes: Largest file that is taken in.
         jpeg_quality: Of the stored picture and of crops.
@@ -21,6 +23,7 @@ class ScanSpec:
     """
 
     most_px: int = 3600
+    least_px: int = 1800
     most_megapixels: float = 60.0
     max_file_bytes: int = 100 * 2**20
     jpeg_quality: int = 93

@@ -80,8 +80,11 @@ CREATE TABLE scan_pictures (
     width_px integer NOT NULL,
     height_px integer NOT NULL,
     scale real NOT NULL,
-    loss text NOT NULL DEFAULT ''
+    loss text NOT NULL DEFAULT '',
+    whole boolean NOT NULL DEFAULT true
 );
+COMMENT ON COLUMN scan_pictures.whole IS
+    'False where it was reduced for want of memory: the file as received stays until there is more.';
 COMMENT ON COLUMN scan_pictures.scale IS
     'Pixels here for each one of the file; below 1 where it is larger than what is looked at.';
 

@@ -6,7 +6,6 @@ the time and the owner that it says, too, end here: they stay in the file as rec
 """
 
 import io
-import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,12 +67,36 @@ class Header:
     width_px: int
     height_px: int
 
-    @property
-    def megabytes(self) -> float:
-        """Memory that decoding takes, in MB."""
+    def megabytes(self, most_px: int) -> float:
+        """Memory that decoding takes, in MB, where the result has at most so long a side."""
         more = {"HEIF": HEIF_BYTES_PER_PIXEL, "WEBP": WEBP_BYTES_PER_PIXEL}
-        each = more.get(self.format, BYTES_PER_PIXEL)
+        each = more.get(self.format, BYTES_PER_PIXEL) / self._part(most_px) ** 2
         return self.width_px * self.height_px * each / 2**20
+
+    def most_px_within(self, room_mb: float, *, most_px: int, least_px: int) -> int:
+        """Longest side that can be decoded within some memory.
+
+        Only a JPEG can be decoded at a part of its size. Where no side of at least ``least_px``
+        fits, all of it is to be tried.
+        """
+        longest = max(self.width_px, self.height_px)
+        for part in (1, 2, 4, 8):
+            side = min(most_px, -(-longest // part))
+            if side < min(least_px, longest):
+                break
+            if self.megabytes(side) <= room_mb:
+                return most_px if part == 1 else side
+        return most_px
+
+    def _part(self, most_px: int) -> int:
+        """To which part of its size a JPEG is decoded for a result of at most so long a side."""
+        if self.format not in ("JPEG", "MPO"):
+            return 1
+        stored = (self.width_px, self.height_px)
+        ratio = min(
+            side // wanted for side, wanted in zip(stored, _draft(stored, most_px), strict=True)
+        )
+        return max(part for part in (1, 2, 4, 8) if part <= max(1, ratio))
 
 
 def is_picture(name: str) -> bool:
@@ -114,9 +137,7 @@ def read_photograph(path: Path, *, most_px: int, most_megapixels: float) -> Phot
     with _opened(path) as picture:
         stored = picture.size
         if picture.format in ("JPEG", "MPO"):
-            factor = min(1.0, most_px / max(stored))
-            wanted = [max(1, math.ceil(side * factor)) for side in stored]
-            picture.draft("RGB", (wanted[0], wanted[1]))
+            picture.draft("RGB", _draft(stored, most_px))
         if picture.info.get("progressive"):
             _refuse_larger(stored, most_megapixels)
             coefficients = stored[0] * stored[1] * len(picture.getbands()) * COEFFICIENT_BYTES
@@ -143,6 +164,13 @@ def read_photograph(path: Path, *, most_px: int, most_megapixels: float) -> Phot
         upright = upright.resize((size[0], size[1]), PIL.Image.Resampling.BOX, reducing_gap=2.0)
     scale = max(upright.size) / max(stored)
     return Photograph(cast(Image, np.asarray(upright)), min(1.0, scale), loss)
+
+
+def _draft(stored: tuple[int, int], most_px: int) -> tuple[int, int]:
+    """What a JPEG has to be decoded to at least: for one pixel less not all of it is decoded."""
+    longest = max(1, *stored)
+    width, height = (max(1, -(-side * min(most_px, longest) // longest) - 1) for side in stored)
+    return width, height
 
 
 def _flattened(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -152,10 +152,13 @@ def keep_picture(
     size_px: tuple[int, int],
     scale: float,
     loss: str = "",
+    *,
+    whole: bool = True,
 ) -> None:
     """Store an upright picture in place of what was there, with all that was found on it.
 
-    All of that is to be found anew. ``loss`` says what was lost in making it.
+    All of that is to be found anew. ``loss`` says what was lost in making it, ``whole`` whether
+    the file as received has nothing more to give.
     """
     db.execute(
         """
@@ -175,8 +178,9 @@ def keep_picture(
     db.execute("DELETE FROM scan_pictures WHERE scan_id = %(id)s", {"id": scan_id})
     db.execute(
         """
-        INSERT INTO scan_pictures (scan_id, spec, image_key, width_px, height_px, scale, loss)
-        VALUES (%(id)s, %(spec)s, %(key)s, %(width)s, %(height)s, %(scale)s, %(loss)s)
+        INSERT INTO scan_pictures
+            (scan_id, spec, image_key, width_px, height_px, scale, loss, whole)
+        VALUES (%(id)s, %(spec)s, %(key)s, %(width)s, %(height)s, %(scale)s, %(loss)s, %(whole)s)
         """,
         {
             "id": scan_id,
@@ -186,6 +190,7 @@ def keep_picture(
             "height": size_px[1],
             "scale": scale,
             "loss": loss,
+            "whole": whole,
         },
     )
     db.execute("DELETE FROM work WHERE asset = 'detections' AND unit = %(id)s", {"id": scan_id})
@@ -220,11 +225,11 @@ def pictures(db: Connection, batch_keys: Sequence[str]) -> list[Picture]:
 
 
 def files_with_picture(db: Connection, batch_keys: Sequence[str]) -> list[str]:
-    """Keys of the files as received that nobody needs any more: there is an upright picture."""
+    """Keys of the files as received that nobody needs any more: their picture has all of them."""
     rows = db.execute(
         """
         SELECT file_key FROM scans JOIN scan_pictures USING (scan_id)
-        WHERE batch_key = ANY(%(keys)s) ORDER BY scan_id
+        WHERE batch_key = ANY(%(keys)s) AND whole ORDER BY scan_id
         """,
         {"keys": list(batch_keys)},
     ).fetchall()
@@ -267,9 +272,10 @@ def _of(job: Job, limit: int) -> dict[str, object]:
 
 
 def has_picture(db: Connection, scan_id: str) -> bool:
-    """Whether the upright picture of a photograph has been made."""
+    """Whether the upright picture of a photograph has been made, of all of it."""
     row = db.execute(
-        "SELECT EXISTS (SELECT FROM scan_pictures WHERE scan_id = %(id)s)", {"id": scan_id}
+        "SELECT EXISTS (SELECT FROM scan_pictures WHERE scan_id = %(id)s AND whole)",
+        {"id": scan_id},
     ).fetchone()
     assert row is not None
     return row[0]

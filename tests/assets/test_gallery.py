@@ -516,3 +516,32 @@ def test_of_a_reference_file_with_several_pictures_it_is_said_that_one_is_used(
     table.add(tmp_path)
     (reason,) = failed(table.build(), "gallery_templates")
     assert reason.startswith("two.tif: only the first of its")
+
+
+def test_a_photograph_that_does_not_fit_is_reduced_and_made_whole_when_there_is_more_memory(
+    table: Table, tmp_path: Path, db: psycopg.Connection
+) -> None:
+    picture = cv2.resize(draw(catalogue()[0]), (3000, 4200), interpolation=cv2.INTER_LINEAR)
+    cv2.imwrite(str(tmp_path / "large.jpg"), picture)
+    scan_id = table.photograph(tmp_path / "large.jpg")
+    ((original,),) = db.execute("SELECT file_key FROM scans").fetchall()
+
+    def kept() -> tuple[int, int, bool]:
+        return db.execute("SELECT width_px, height_px, whole FROM scan_pictures").fetchall()[0]
+
+    table.room_mb = 100
+    (reason,) = failed(table.identify(["scans"]), "scans")
+    assert reason.startswith("large.jpg: reduced to 1500 x 2100 px, for all of it takes about ")
+    assert reason.endswith("; with more memory, identify it again with --recompute")
+    assert kept() == (1500, 2100, False)
+    assert table.images.exists(original)
+
+    table.room_mb = 600
+    assert failed(table.identify(["scans"], recompute=True), "scans") == []
+    assert kept() == (2571, 3600, True)
+    assert not table.images.exists(original)
+
+    table.room_mb = 90  # less than its estimate; but what is there is not made worse
+    table.identify(["scans"], recompute=True)
+    assert kept() == (2571, 3600, True)
+    assert table.images.read_image(f"scans/{scan_id[:2]}/{scan_id}.jpg").shape == (3600, 2571, 3)

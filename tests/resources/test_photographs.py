@@ -431,8 +431,28 @@ def test_a_webp_that_claims_too_much_is_refused_before_memory_is_taken_for_it(
 
 
 def test_the_header_knows_the_memory_that_decoding_takes() -> None:
-    assert Header("JPEG", 4000, 3000).megabytes == pytest.approx(126, abs=1)
-    assert Header("HEIF", 4000, 3000).megabytes > Header("JPEG", 4000, 3000).megabytes
+    assert Header("JPEG", 4000, 3000).megabytes(3600) == pytest.approx(126, abs=1)
+    heic = Header("HEIF", 4000, 3000).megabytes(3600)
+    assert heic > Header("JPEG", 4000, 3000).megabytes(3600)
+    # A JPEG is decoded at a half, a quarter, an eighth, as far as that is no less than is wanted.
+    assert Header("JPEG", 4000, 3000).megabytes(2000) == pytest.approx(126 / 4, abs=1)
+    assert Header("JPEG", 4000, 3000).megabytes(2002) == pytest.approx(126, abs=1)
+    assert Header("JPEG", 8000, 6000).megabytes(3600) == pytest.approx(126, abs=1)
+    assert Header("HEIF", 4000, 3000).megabytes(2000) == heic
+
+
+def test_the_header_knows_to_which_size_there_is_memory_to_decode() -> None:
+    def within(room_mb: float, kind: str = "JPEG", width: int = 4000) -> int:
+        header = Header(kind, width, width * 3 // 4)
+        return header.most_px_within(room_mb, most_px=3600, least_px=1800)
+
+    assert within(130) == 3600
+    assert within(100) == 2000
+    assert within(100, width=3999) == 2000  # one pixel is no reason to decode all of it
+    assert within(30) == 3600  # a quarter would be too little to look at: all of it is tried
+    assert within(100, width=8000) == 2000
+    assert within(10, width=1500) == 3600
+    assert within(100, "PNG") == 3600
 
 
 def test_a_picture_is_known_by_its_ending_in_any_case() -> None:
