@@ -255,6 +255,8 @@ class EmbeddedPostgres:
             if not self.is_running():
                 _make_dir(self.data_dir)
                 with self._exclusively() as start_lock:
+                    if self._serving() is not None and not self.is_running():
+                        self._end("cannot be reached: its socket is gone")
                     if not self._settled():
                         self._start(start_lock)
             if self.tcp_port is not None:
@@ -276,20 +278,24 @@ class EmbeddedPostgres:
         if not self.data_dir.is_dir():
             return False
         with self._exclusively():
-            postmaster = self._postmaster()
-            if postmaster is None or not _serves(postmaster.pid, self.cluster_dir):
-                return False
-            try:
-                os.kill(postmaster.pid, signal.SIGINT)
-            except ProcessLookupError:
-                return False
-            except PermissionError:
-                raise self._not_ours() from None
-            if not _wait(self._nobody_alive, LIMITS.stop_timeout_s):
-                raise DatabaseUnavailableError(
-                    f"the embedded Postgres (process {postmaster.pid}) did not stop within "
-                    f"{LIMITS.stop_timeout_s:.0f} s; see {self.log_file}"
-                )
+            return self._end("was asked to stop")
+
+    def _end(self, why: str) -> bool:
+        """Stop the server and wait for its end; returns whether there was one."""
+        postmaster = self._postmaster()
+        if postmaster is None or not _serves(postmaster.pid, self.cluster_dir):
+            return False
+        try:
+            os.kill(postmaster.pid, signal.SIGINT)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            raise self._not_ours() from None
+        if not _wait(self._nobody_alive, LIMITS.stop_timeout_s):
+            raise DatabaseUnavailableError(
+                f"the embedded Postgres (process {postmaster.pid}) {why}, and did not stop within "
+                f"{LIMITS.stop_timeout_s:.0f} s; see {self.log_file}"
+            )
         return True
 
     # Who is alive.
@@ -308,11 +314,24 @@ class EmbeddedPostgres:
         ready = lines[7].strip() == "ready"
         return Postmaster(int(pid), int(port), Path(lines[4]), lines[5].strip(), ready)
 
-    def _running(self) -> Postmaster | None:
+    def _serving(self) -> Postmaster | None:
+        """The server that is up, whether or not it can be reached."""
         postmaster = self._postmaster()
         if postmaster and postmaster.ready and _serves(postmaster.pid, self.cluster_dir):
             return postmaster
         return None
+
+    def _running(self) -> Postmaster | None:
+        """The server that is up and has its socket.
+
+        Whoever deletes a data directory and begins anew while the first server is still up loses
+        the socket to it: it removes what has its name when it leaves.
+        """
+        postmaster = self._serving()
+        if postmaster is None or postmaster.socket_dir == Path():  # started by hand without one
+            return postmaster
+        there = (postmaster.socket_dir / f".s.PGSQL.{postmaster.port}").exists()
+        return postmaster if there else None
 
     def _nobody_alive(self) -> bool:
         """Whether no process of this cluster is left, so that its leftovers may be removed.

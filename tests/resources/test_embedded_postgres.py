@@ -310,6 +310,17 @@ def test_a_stranger_with_the_number_of_a_killed_server_is_left_alone(
         stranger.wait()
 
 
+def test_a_server_whose_socket_is_gone_is_started_anew(server: EmbeddedPostgres) -> None:
+    server.start()
+    first = pid_of(server)
+    (socket_file,) = (server.data_dir / "socket").glob(".s.PGSQL.*[0-9]")
+    socket_file.unlink()
+    assert not server.is_running()
+    with psycopg.connect(server.start()) as db:
+        assert db.execute("SELECT 1").fetchone() == (1,)
+    assert pid_of(server) != first
+
+
 def test_a_half_written_process_file_gives_the_url_it_will_have(server: EmbeddedPostgres) -> None:
     expected = server.start()
     server.stop()
