@@ -242,7 +242,9 @@ def _harm(
             f"{LEARNING.least_inliers})"
         )
     cards = aside(db)
-    (vector,) = gallery.embed([crop]) if cards else (None,)
+    if not cards:
+        return ""
+    (vector,) = gallery.embed([crop])
     before = sum(card.is_right for card in cards)
     after = sum(_is_right_with(images, card, item.item_id, crop, vector) for card in cards)
     if after < before:
@@ -272,10 +274,9 @@ def _is_right_with(
     card: _Aside,
     item_id: str,
     crop: Image,
-    vector: NDArray[np.float32] | None,
+    vector: NDArray[np.float32],
 ) -> bool:
     """Whether a card is right with a new template: one that stays away from it changes nothing."""
-    assert vector is not None
     near = _with_new(card.recalled, item_id, crop, card.views, vector)
     if near is None:
         return card.is_right

@@ -57,21 +57,23 @@ def scans(
     with the reason; so does a JPEG that was reduced because there is no memory for all of it.
     """
     budget_mb = memory.granted_mb(context)
-    room_mb = budget_mb - tree_mb()
+    base_mb = tree_mb()
 
-    def most_px(item: PendingScan, header: Header) -> int:
-        if not images.exists(item.file_key):  # the picture itself is not made worse
+    def most_px(header: Header, source: str, item: PendingScan) -> int:
+        if source == item.picture_key:  # what was made is not made worse
             return SCANS.most_px
+        room_mb = budget_mb - base_mb
         return header.most_px_within(room_mb, most_px=SCANS.most_px, least_px=SCANS.least_px)
 
     def make(item: PendingScan) -> Made:
         name = legible(item.name)
         if item.reason:
             raise InputError(item.reason)
+        source = _source(images, item)
         try:
-            with images.local(_source(images, item)) as path:
+            with images.local(source) as path:
                 header = read_header(path)
-                side_px = most_px(item, header)
+                side_px = most_px(header, source, item)
                 picture = read_photograph(
                     path, most_px=side_px, most_megapixels=SCANS.most_megapixels
                 )
@@ -79,12 +81,12 @@ def scans(
             raise InputError(f"{name}: its stored copy is missing; add it again") from error
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        if not images.exists(item.file_key):
+        if source == item.picture_key:
             picture = replace(picture, scale=picture.scale * item.scale, loss=item.loss)
         whole = side_px == SCANS.most_px
         if not whole:
             height, width = picture.image.shape[:2]
-            needed = math.ceil((tree_mb() + header.megabytes(SCANS.most_px)) / 50) * 50
+            needed = math.ceil((base_mb + header.megabytes(SCANS.most_px)) / 50) * 50
             reduced = (
                 f"reduced to {width} x {height} px, for all of it takes about {needed} MB instead "
                 f"of {budget_mb}; with more memory, identify it again with --recompute"
@@ -107,10 +109,12 @@ def scans(
     def megabytes(item: PendingScan) -> float:
         if item.reason:
             return 1.0
+        source = _source(images, item)
         try:
-            with images.local(_source(images, item)) as path:
+            with images.local(source) as path:
                 header = read_header(path)
-                return min(header.megabytes(most_px(item, header)), BUDGET_MB - BASE_MB)
+                side_px = most_px(header, source, item)
+                return min(header.megabytes(side_px), BUDGET_MB - BASE_MB)
         except (InputError, FileNotFoundError):
             return 1.0
 

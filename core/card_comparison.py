@@ -349,7 +349,7 @@ def _spreading(count: int, sigma: float) -> Plane:
     return np.asarray(cv2.sepFilter2D(np.eye(count, dtype=np.float32), -1, one, kernel))
 
 
-def for_colours(weight: Plane) -> Colour:
+def _for_colours(weight: Plane) -> Colour:
     """A weight per pixel for each of its channels: numpy is slow where it has to repeat one."""
     return np.asarray(cv2.merge([weight] * 3))
 
@@ -359,7 +359,7 @@ def _light(card: Colour, template: Colour, weight: Plane, spec: ComparisonSpec) 
     step = 5 * width / FRAME_PX[0]
     size = (round(width / step), round(height / step))
     along_x, along_y = (_spreading(side, spec.light_px / 5) for side in size)
-    weights = for_colours(weight)
+    weights = _for_colours(weight)
 
     def spread(values: NDArray[np.float32]) -> Colour:
         small = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
@@ -424,7 +424,7 @@ def compare(
     """
     step, size = spec.step_px, (FRAME_PX[0] // spec.step_px, FRAME_PX[1] // spec.step_px)
     seen = aligned.seen.astype(np.float32)
-    seen_colours = for_colours(seen)
+    seen_colours = _for_colours(seen)
 
     def total(values: NDArray[np.float32]) -> NDArray[np.float32]:
         masked = values * (seen if values.ndim == 2 else seen_colours)

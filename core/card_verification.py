@@ -176,13 +176,13 @@ def find_fit(card: CardFeatures, template: CardFeatures, spec: GeometrySpec) -> 
     if len(card.places) < 2 or len(template.places) < 2:
         return None
     similarity = card.descriptors @ template.descriptors.T
-    alone = ~_within(template.places, template.places, spec.same_place_px)
+    apart = ~_within(template.places, template.places, spec.same_place_px)
     around = np.array(FRAME_PX, np.float64) - 1.0
     best: Fit | None = None
     for turned in (False, True):
         places = around - card.places if turned else card.places
         near = _within(places, template.places, spec.search_px)
-        rows, columns = _matches(similarity, near, alone, spec)
+        rows, columns = _matches(similarity, near, apart, spec)
         fit = _project(places[rows], template.places[columns], spec, turned=turned)
         if fit is not None and (best is None or fit.inliers > best.inliers):
             best = fit
@@ -198,15 +198,19 @@ def _within(a: Places, b: Places, px: float) -> NDArray[np.bool_]:
 def _matches(
     similarity: NDArray[np.float32],
     within: NDArray[np.bool_],
-    alone: NDArray[np.bool_],
+    apart: NDArray[np.bool_],
     spec: GeometrySpec,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Features that are each other's nearest near the expected place, with no equal elsewhere."""
+    """Features that are each other's nearest near the expected place, with no equal elsewhere.
+
+    ``within`` says which of the card's are near to where which of the template's are expected,
+    ``apart`` which of the template's are not one corner in two scales.
+    """
     near = np.where(within, similarity, np.float32(-1.0))
     rows = np.arange(len(near))
     best = near.argmax(axis=1)
     value = near[rows, best]
-    other = np.where(alone[best], near, np.float32(-1.0)).max(axis=1)
+    other = np.where(apart[best], near, np.float32(-1.0)).max(axis=1)
     mutual = near.argmax(axis=0)[best] == rows
     clear = (1.0 - value) < spec.ratio**2 * (1.0 - other)
     kept = np.flatnonzero(mutual & clear & (value > 0))

@@ -159,7 +159,7 @@ def _steps(
 
 
 def _median_of_five(values: Lab) -> Lab:
-    """The median over the last axis but one, which has a length of 5."""
+    """The median over the last axis but one, which has a length of 5, by seven comparisons."""
     a, b, c, d, e = np.moveaxis(values, -2, 0)
     low, high = (
         np.maximum(np.minimum(a, b), np.minimum(c, d)),

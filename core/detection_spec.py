@@ -72,14 +72,15 @@ class DetectionSpec:
     cut_out_reach: float = 0.15
     """How far inside such a picture its printing may be found, as a share of its shorter side."""
     cut_out_play: float = 0.012
-    """How evenly, and how far beyond the picture it may not reach otherwise."""
+    """By how much its four insets may differ, for it to be printed there and not to lie there; a
+    quad that reaches further than this beyond the picture is no card in it."""
     widest_border: float = 0.09
     """Widest border printed around a card, in card widths: 5.5 mm."""
     narrowest_border: float = 0.032
     """Narrowest border printed around a card, likewise: 2 mm. Sleeves stand out by 1.5 mm."""
     border_contrast: float = 8.0
     """Levels of Lab by which a border differs from what lies beyond the card."""
-    step_distances: tuple[float, ...] = (0.012, 0.018, 0.024, 0.03, 0.036)
+    step_distances: tuple[float, float, float, float, float] = (0.012, 0.018, 0.024, 0.03, 0.036)
     """How far to both sides of an edge colours are compared, the median of which counts: beyond the
     blur of a photograph and the seams of pockets, and not beyond the border."""
     full_contrast: float = 45.0

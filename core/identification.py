@@ -54,9 +54,6 @@ from core.features import grey_of, normalise_contrast
 from core.geometry import Image
 from core.opencv import cv2
 
-Grey = NDArray[np.uint8]
-"""Shape (height, width)."""
-
 
 class Decision(StrEnum):
     """What is done with a card."""
@@ -146,7 +143,7 @@ class Template:
     item_id: str
     template_id: str
     load: Callable[[], Image]
-    load_small: Callable[[], Grey] | None = None
+    load_small: Callable[[], NDArray[np.uint8]] | None = None
     set_code: str = ""
     number: str = ""
     language: str = ""
