@@ -86,13 +86,14 @@ def add_images(db: Connection, images: Sequence[ReceivedImage]) -> int:
     """Remember reference pictures; those that are there stay, and one that failed is tried again.
 
     One that a correction gave and a manifest names is official. Their items and templates are to be
-    looked at again.
+    looked at again; of one that a correction gives, the template alone is to be made.
 
     Returns:
         How many that could be read are new.
     """
     new = 0
-    added: list[str] = []
+    named: list[str] = []
+    learned: list[str] = []
     for image in images:
         values = {**vars(image), "template_id": image.template_id}
         row = db.execute(
@@ -111,22 +112,31 @@ def add_images(db: Connection, images: Sequence[ReceivedImage]) -> int:
             values,
         ).fetchone()
         if row is not None:
-            added.append(row[0])
+            (named if image.correction_id is None else learned).append(row[0])
             new += bool(row[1] and image.file_key)
-    _look_again(db, added)
+    _look_again(db, named)
+    _forget_finished(db, learned, ["gallery_templates", "template_embeddings", "confusion_pairs"])
     return new
 
 
 def _look_again(db: Connection, item_ids: Sequence[str]) -> None:
     """Have items checked, and what is made of them."""
-    values = {"ids": list(item_ids)}
-    db.execute("DELETE FROM work WHERE asset = 'gallery_items' AND unit = ANY(%(ids)s)", values)
+    db.execute(
+        "DELETE FROM work WHERE asset = 'gallery_items' AND unit = ANY(%(ids)s)",
+        {"ids": list(item_ids)},
+    )
+    _forget_finished(db, item_ids, None)
+
+
+def _forget_finished(db: Connection, item_ids: Sequence[str], assets: list[str] | None) -> None:
+    """Have the batches of items gone through again, for some assets or for all."""
     db.execute(
         """
-        DELETE FROM finished WHERE batch_key IN (
+        DELETE FROM finished
+        WHERE (%(assets)s::text[] IS NULL OR asset = ANY(%(assets)s)) AND batch_key IN (
             SELECT batch_key FROM gallery_items WHERE item_id = ANY(%(ids)s))
         """,
-        values,
+        {"ids": list(item_ids), "assets": assets},
     )
 
 

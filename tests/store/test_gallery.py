@@ -343,6 +343,21 @@ def test_the_version_of_the_gallery_changes_with_templates_and_what_items_are(
     assert len(set(versions)) == 4
 
 
+def test_a_learned_picture_has_its_template_made_and_its_item_not_looked_at_again(
+    db: psycopg.Connection,
+) -> None:
+    store.gallery_items.add(db, "g-1", [GalleryItem("a")], [image("a", 1)])
+    assets = ["gallery_items", "learned_templates", "gallery_templates", "template_embeddings"]
+    for asset in assets:
+        done(db, asset, "g-1", "a")
+    assert store.gallery_items.add_images(db, [image("a", 2, correction_id=5)]) == 1
+    assert store.gallery_items.pending(db, job("gallery_items", "g-1"), 9) == []
+    unfinished = [
+        asset for asset in assets if store.batches.unfinished(db, "gallery", {asset: "spec"})
+    ]
+    assert unfinished == ["gallery_templates", "template_embeddings"]
+
+
 def test_a_learned_picture_leaves_and_an_official_one_stays(db: psycopg.Connection) -> None:
     learned, official = image("a", 1, correction_id=5), image("a", 2)
     store.gallery_items.add(db, "g-1", [GalleryItem("a")], [official, learned])
